@@ -1,0 +1,1 @@
+"""Edgewise runs AI on fleets of edge devices and keeps it healthy."""

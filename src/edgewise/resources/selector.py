@@ -1,0 +1,73 @@
+"""Selectors: Kubernetes' node-affinity operators over labels and typed capacity."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from edgewise.resources.quantity import milli
+
+Operator = Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt", "Ge", "Le"]
+
+
+class Requirement(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """One condition. `key` is a label, or a typed capacity: `capacity.cpu`, `capacity.memory`, `capacity.disk`, `capacity.architecture`,
+    `runtime.NAME`. `Gt, Lt, Ge, Le` compare quantities and take one value."""
+
+    key: str
+    operator: Operator
+    values: tuple[str, ...] = ()
+
+
+class Selector(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """All conditions must hold. An empty selector matches everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[Requirement, ...] = ()
+
+
+def unmet(selector: Selector, labels: Mapping[str, str]) -> str | None:
+    """Return the first condition that `labels` do not meet, in words, or None when all hold."""
+    for key, value in sorted(selector.match_labels.items()):
+        if labels.get(key) != value:
+            return f"{key} must be {value}, is {labels.get(key, 'not set')}"
+    for requirement in selector.match_expressions:
+        if not _holds(requirement, labels.get(requirement.key)):
+            wanted = " ".join((requirement.operator, *requirement.values))
+            return f"{requirement.key} must be {wanted}, is {labels.get(requirement.key, 'not set')}"
+    return None
+
+
+def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
+    """Return whether `labels` meet every condition of `selector`."""
+    return unmet(selector, labels) is None
+
+
+def _holds(requirement: Requirement, value: str | None) -> bool:
+    match requirement.operator:
+        case "In":
+            return value is not None and value in requirement.values
+        case "NotIn":
+            return value not in requirement.values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt" | "Ge" | "Le":
+            return value is not None and _compares(requirement, value)
+
+
+def _compares(requirement: Requirement, value: str) -> bool:
+    try:
+        left, right = milli(value), milli(requirement.values[0])
+    except (ValueError, IndexError):
+        return False
+    match requirement.operator:
+        case "Gt":
+            return left > right
+        case "Lt":
+            return left < right
+        case "Ge":
+            return left >= right
+        case _:
+            return left <= right

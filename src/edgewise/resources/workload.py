@@ -1,0 +1,170 @@
+"""What should run and where, and the immutable revisions of it."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from edgewise.resources.meta import ApiVersion, Condition, Digest, Metadata, Name, Scalar, Version
+from edgewise.resources.quantity import CountOrPercentage, Duration, Percentage, Quantity
+from edgewise.resources.selector import Selector
+
+Preference = Literal["quality", "latency", "size", "energy"]
+
+
+class ArtifactReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """Which artifact: a `version`, or an `alias` that follows the artifact (exactly one of the two)."""
+
+    name: Name
+    version: Version | None = None
+    alias: str | None = None
+
+
+class EveryMatchingDevice(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """One instance on each device that matches, those to come included."""
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """Where it runs: exactly one of `every_matching_device` and `replicas`."""
+
+    every_matching_device: EveryMatchingDevice | None = None
+    replicas: Annotated[int, msgspec.Meta(ge=0, le=100_000)] | None = None
+    selector: Selector = Selector()
+    prefer: Preference = "quality"
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """What an instance may use: bytes of memory, cores. Unset: no limit, nothing reserved."""
+
+    memory: Quantity | None = None
+    cpu: Quantity | None = None
+
+
+class Peripheral(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """A peripheral that an instance needs, and whether it shares it (`read`) or owns it (`exclusive`)."""
+
+    name: str
+    access: Literal["read", "exclusive"] = "read"
+
+
+class NameReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """A Config or Secret of the same namespace."""
+
+    name: Name
+
+
+class Canary(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """Waves are cumulative counts or percentages of the workload's instances. Each is observed for `observe_for` after its members are
+    healthy. More failed members than `failure_budget` of those opened rolls everything back; `device_deadline` bounds one reachable
+    device's update."""
+
+    waves: Annotated[tuple[CountOrPercentage, ...], msgspec.Meta(min_length=1, max_length=100)] = (1, "25%", "100%")
+    observe_for: Duration = "30s"
+    failure_budget: Percentage = "5%"
+    device_deadline: Duration = "10m"
+
+
+class AnalysisMetric(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """A bound on the mean of a reported metric over the canary devices, judged once `min_samples` have arrived; before that, and when
+    `give_up_after` has passed since the wave became healthy, the verdict is Inconclusive."""
+
+    metric: str
+    min: float | None = None
+    max: float | None = None
+    min_samples: Annotated[int, msgspec.Meta(ge=1)] = 1
+    give_up_after: Duration = "10m"
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """How a new revision goes out."""
+
+    canary: Canary = Canary()
+    analysis: tuple[AnalysisMetric, ...] = ()
+    probation: Duration = "5s"
+
+
+class Disconnect(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """What a lost connection means. With `replace`, replicas move elsewhere after `lost_after`; with `exclusive`, the device itself stops
+    its copy before `lost_after` ends."""
+
+    lost_after: Duration = "5m"
+    replace: bool = True
+    exclusive: bool = False
+
+
+class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """What should run and where. It names declared parameters only, never a command."""
+
+    artifact: ArtifactReference
+    placement: Placement
+    resources: Resources = Resources()
+    peripherals: tuple[Peripheral, ...] = ()
+    parameters: dict[str, Scalar] = {}
+    config: NameReference | None = None
+    secrets: tuple[NameReference, ...] = ()
+    strategy: Strategy = Strategy()
+    disconnect: Disconnect = Disconnect()
+
+
+class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What was seen of a workload. `revision` is the newest revision's hash, `stable_revision` the last one whose rollout succeeded;
+    `revisions` counts those made so far. `rejected` are revisions that a rollout took back."""
+
+    observed_generation: int = 0
+    revision: str = ""
+    stable_revision: str = ""
+    revisions: int = 0
+    rejected: tuple[str, ...] = ()
+    instances: int = 0
+    ready: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="kind", tag="Workload", forbid_unknown_fields=True):
+    """What should run and where."""
+
+    metadata: Metadata
+    spec: WorkloadSpec
+    api_version: ApiVersion = "edgewise/v1alpha1"
+    status: WorkloadStatus = WorkloadStatus()
+
+
+class Template(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """All that decides what runs, aliases resolved: two equal templates are the same revision. `config_digest` and `secret_digests` stand
+    for the contents, so that a changed config rolls out like any other change."""
+
+    artifact: Name
+    version: Version
+    manifest_digest: Digest
+    resources: Resources = Resources()
+    peripherals: tuple[Peripheral, ...] = ()
+    parameters: dict[str, Scalar] = {}
+    config: Name | None = None
+    config_digest: str = ""
+    secrets: tuple[Name, ...] = ()
+    secret_digests: tuple[str, ...] = ()
+
+
+class WorkloadRevisionSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """The immutable template of a workload. `hash` is the first 12 hexadecimal digits of the template's SHA-256; `number` counts up."""
+
+    workload: Name
+    hash: str
+    number: int
+    template: Template
+
+
+class WorkloadRevisionStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Nothing is observed of a revision by itself."""
+
+    observed_generation: int = 0
+
+
+class WorkloadRevision(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="kind", tag="WorkloadRevision", forbid_unknown_fields=True
+):
+    """The immutable hash of a workload's template, named WORKLOAD-HASH: what a rollout moves from and to."""
+
+    metadata: Metadata
+    spec: WorkloadRevisionSpec
+    api_version: ApiVersion = "edgewise/v1alpha1"
+    status: WorkloadRevisionStatus = WorkloadRevisionStatus()

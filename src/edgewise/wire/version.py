@@ -1,0 +1,7 @@
+"""The wire's version and the optional abilities that both ends name."""
+
+from typing import Final
+
+WIRE_VERSION: Final = 1
+CAPABILITIES: Final[tuple[str, ...]] = ("zstd",)
+CONTENT_TYPE: Final = "application/vnd.edgewise+msgpack"
