@@ -1,8 +1,10 @@
 """How the engine's effects on slots are carried out: the drivers, and the blocking client to the supervisor that owns the processes.
 
-`process` runs the command that was signed with the variant; `model` runs the device's model server over the variant's files and speaks to it
-over the slot's control socket. The supervisor only knows argument vectors.
+`process` runs the command that was signed with the variant; `model` runs the device's model server over the variant's files and speaks to
+it over the slot's control socket. The supervisor only knows argument vectors.
 """
+
+# ruff: noqa: PTH -- pathlib alone would cost the resident agent a third of a megabyte
 
 import contextlib
 import errno
@@ -217,7 +219,7 @@ class Slots:
             return next((seen.address for (name, _), seen in self._seen.items() if name == instance and seen.address), "")
 
     def acknowledge(self, launch_id: str) -> None:
-        """The exit of `launch_id` is in the journal: the supervisor may forget it."""
+        """Let the supervisor forget the exit of `launch_id`, because it is in the journal."""
         self._link.ask(AcknowledgeExit(launch_id=launch_id), Acknowledged)
 
     def forget(self, instance: str) -> None:

@@ -1,8 +1,10 @@
 """The agent's end of the supervisor's socket: `run/supervisor.sock`, one JSON object per line (see `edgewise.supervisor.wire`).
 
-Requests carry a number and come back in any order; what the supervisor tells by itself (`exited`) goes to a callback. The link is safe to use
-from many threads; one thread of its own reads.
+Requests carry a number and come back in any order; what the supervisor tells by itself (`exited`) goes to a callback. The link is safe to
+use from many threads; one thread of its own reads.
 """
+
+# ruff: noqa: PTH -- pathlib alone would cost the resident agent a third of a megabyte
 
 import contextlib
 import itertools
@@ -42,7 +44,7 @@ class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", tag="hello"):
-    """Who are you?"""
+    """Ask who is there."""
 
 
 class ObserveSlots(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", tag="observe"):
@@ -133,7 +135,7 @@ class StopAll(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", tag="st
 
 
 class ShowStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", tag="status"):
-    """How do agent and supervisor fare?"""
+    """Ask how agent and supervisor fare."""
 
 
 Request = (
@@ -244,8 +246,8 @@ AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
 
 
 class SupervisorLink:
-    """One connection to the supervisor of `data_folder`. `on_exit` is called from the link's own thread, and so is `on_gone`, once, when the
-    supervisor ends before `close`. Raises `SupervisorGone` when there is none."""
+    """One connection to the supervisor of `data_folder`. `on_exit` is called from the link's own thread, and so is `on_gone`, once, when
+    the supervisor ends before `close`. Raises `SupervisorGone` when there is none."""
 
     def __init__(
         self,

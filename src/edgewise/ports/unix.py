@@ -1,8 +1,10 @@
 """Unix sockets at paths of any length.
 
-The kernel takes at most 107 bytes of path. A longer one is reached through `/proc/self/fd/N/NAME`, where N is the open parent folder, so that
-only the last part of the path must be short.
+The kernel takes at most 107 bytes of path. A longer one is reached through `/proc/self/fd/N/NAME`, where N is the open parent folder, so
+that only the last part of the path must be short.
 """
+
+# ruff: noqa: PTH -- pathlib alone would cost a resident process a third of a megabyte
 
 import os
 import socket
@@ -36,7 +38,7 @@ def listen_unix(path: str, backlog: int) -> socket.socket:
         finally:
             os.umask(mask)
         listener.listen(backlog)
-        listener.setblocking(False)
+        listener.settimeout(0.0)
     except BaseException:
         listener.close()
         raise
