@@ -6,7 +6,7 @@ import msgspec
 
 from edgewise.resources.meta import ApiVersion, Metadata
 
-ConfigKey = Annotated[str, msgspec.Meta(pattern=r"^[-._a-zA-Z0-9]{1,253}$")]
+ConfigKey = Annotated[str, msgspec.Meta(pattern=r"^[-._a-zA-Z0-9]{1,253}$(?!\n)")]
 ConfigValue = Annotated[str, msgspec.Meta(max_length=65536)]
 
 

@@ -15,16 +15,16 @@ DEFAULT_NAMESPACE: Final = "default"
 Name = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^[a-z0-9]([-a-z0-9.]{0,126}[a-z0-9])?$",
+        pattern=r"^[a-z0-9]([-a-z0-9.]{0,126}[a-z0-9])?$(?!\n)",
         description="Lower-case letters, digits, '-' and '.', at most 128 characters, beginning and ending with a letter or digit.",
     ),
 ]
-"""A resource's name (after RFC 1123 subdomains)."""
+"""A resource's name (after RFC 1123 subdomains). In Python `$` also matches before a last newline, hence `(?!\\n)` in all patterns."""
 
 VersionedName = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^[a-z0-9]([-a-z0-9.]{0,126}[a-z0-9])?(:[A-Za-z0-9][-A-Za-z0-9._]{0,63})?$",
+        pattern=r"^[a-z0-9]([-a-z0-9.]{0,126}[a-z0-9])?(:[A-Za-z0-9][-A-Za-z0-9._]{0,63})?$(?!\n)",
         description="NAME, or NAME:VERSION for an artifact version.",
     ),
 ]
@@ -32,10 +32,12 @@ VersionedName = Annotated[
 
 Version = Annotated[
     str,
-    msgspec.Meta(pattern=r"^[A-Za-z0-9][-A-Za-z0-9._]{0,63}$", description="Letters, digits, '-', '.' and '_', at most 64 characters."),
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9][-A-Za-z0-9._]{0,63}$(?!\n)", description="Letters, digits, '-', '.' and '_', at most 64 characters."
+    ),
 ]
 
-Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)")]
 """`sha256:` and 64 lower-case hexadecimal digits."""
 
 LabelValue = Annotated[str, msgspec.Meta(max_length=63)]

@@ -6,12 +6,12 @@ from typing import Annotated, Final
 
 import msgspec
 
-_QUANTITY: Final = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
-_DURATION: Final = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
+_QUANTITY: Final = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$(?!\n)"
+_DURATION: Final = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$(?!\n)"
 
 Quantity = Annotated[str, msgspec.Meta(pattern=_QUANTITY, description="A Kubernetes quantity, such as 512Mi or 500m.")] | int | float
 Duration = Annotated[str, msgspec.Meta(pattern=_DURATION, description="A duration, such as 500ms, 30s, 2m, 1h or 7d.")]
-Percentage = Annotated[str, msgspec.Meta(pattern=r"^(100|[0-9]{1,2})(\.[0-9]+)?%$", description="A percentage, such as 25%.")]
+Percentage = Annotated[str, msgspec.Meta(pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?)%$(?!\n)", description="A percentage, such as 25%.")]
 CountOrPercentage = Annotated[int, msgspec.Meta(ge=1)] | Percentage
 
 # Exact factors in thousandths, so that `500m` and `0.5` are the same whole number.
