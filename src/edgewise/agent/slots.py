@@ -4,7 +4,8 @@
 it over the slot's control socket. The supervisor only knows argument vectors.
 """
 
-# ruff: noqa: PTH -- pathlib alone would cost the resident agent a third of a megabyte
+# pathlib alone would cost the resident agent a third of a megabyte:
+# ruff: noqa: PTH100, PTH103, PTH108, PTH112, PTH118, PTH120
 
 import contextlib
 import errno

@@ -4,7 +4,8 @@ Requests carry a number and come back in any order; what the supervisor tells by
 use from many threads; one thread of its own reads.
 """
 
-# ruff: noqa: PTH -- pathlib alone would cost the resident agent a third of a megabyte
+# pathlib alone would cost the resident agent a third of a megabyte:
+# ruff: noqa: PTH118
 
 import contextlib
 import itertools

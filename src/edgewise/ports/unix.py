@@ -4,7 +4,8 @@ The kernel takes at most 107 bytes of path. A longer one is reached through `/pr
 that only the last part of the path must be short.
 """
 
-# ruff: noqa: PTH -- pathlib alone would cost a resident process a third of a megabyte
+# pathlib alone would cost a resident process a third of a megabyte:
+# ruff: noqa: PTH108
 
 import os
 import socket
