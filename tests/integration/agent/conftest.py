@@ -1,0 +1,256 @@
+"""A gateway for the agent's tests: real TLS, real sockets, a few lines of HTTP, and faults on request."""
+
+import contextlib
+import hashlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h11
+import msgspec
+import pytest
+
+from edgewise.agent.http import Client, Endpoint
+from edgewise.agent.tls import client_context
+from edgewise.trust.authority import Authority, Issuer, authority_hash, create_authority
+from edgewise.trust.keys import new_device_key, signing_request
+from edgewise.wire.enrolment import ErrorAnswer
+
+
+class Request(msgspec.Struct):
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    peer: bytes
+    connection: int
+
+
+class Reply(msgspec.Struct):
+    """`cut`: so many bytes of the body go out, then the connection breaks. `close`: say so and close."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = {}
+    cut: int | None = None
+    close: bool = False
+    chunked: bool = False
+    delay: float = 0.0
+
+
+Handler = Callable[[Request], Reply]
+
+
+def error_reply(status: int, reason: str, **headers: str) -> Reply:
+    body = msgspec.msgpack.encode(ErrorAnswer(reason=reason, message=f"because of {reason}"))
+    return Reply(status=status, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+class FakeGateway:
+    def __init__(
+        self, issuer: Issuer, folder: Path, *, now: float | None = None, hosts: tuple[str, ...] = ("127.0.0.1",), lifetime: float = 3600.0
+    ):
+        key, chain = issuer.issue_server(hosts, time.time() if now is None else now, lifetime)
+        files = folder / f"server-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        files.mkdir()
+        (files / "key.pem").write_text(key)
+        (files / "chain.pem").write_text(chain)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(files / "chain.pem", files / "key.pem")
+        self.context.load_verify_locations(cadata=issuer.authority_pem)
+        self.context.verify_mode = ssl.CERT_OPTIONAL
+        self.context.verify_flags |= 0x200000
+        self.handler: Handler = lambda _request: Reply(status=404)
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener: socket.socket | None = None
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def stop(self) -> None:
+        if self._listener is not None:
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        self.drop()
+        for thread in self._threads:
+            thread.join(5)
+        self._threads.clear()
+
+    def drop(self) -> None:
+        """Break every open connection."""
+        with self._lock:
+            for each in self._open:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(each, socket.SHUT_RDWR)
+
+    @property
+    def address(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                plain, _ = listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            thread = threading.Thread(target=self._serve, args=(plain, self.connections), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _serve(self, plain: socket.socket, number: int) -> None:
+        plain.settimeout(30)
+        try:
+            secured = self.context.wrap_socket(plain, server_side=True)
+        except (OSError, ssl.SSLError):
+            plain.close()
+            return
+        with self._lock:
+            self._open.add(secured)
+        try:
+            while self._exchange(secured, number):
+                pass
+        except (OSError, h11.ProtocolError):
+            pass
+        finally:
+            with self._lock:
+                self._open.discard(secured)
+            secured.close()
+
+    def _exchange(self, secured: ssl.SSLSocket, number: int) -> bool:
+        connection = h11.Connection(h11.SERVER)
+        head, body = None, b""
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                data = secured.recv(65536)
+                self.bytes_in += len(data)
+                if not data:
+                    return False
+                connection.receive_data(data)
+            elif isinstance(event, h11.Request):
+                head = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            else:
+                return False
+        request = Request(
+            method=head.method.decode(),
+            target=head.target.decode(),
+            headers={name.decode(): value.decode() for name, value in head.headers},
+            body=body,
+            peer=secured.getpeercert(binary_form=True) or b"",
+            connection=number,
+        )
+        with self._lock:
+            self.requests.append(request)
+        reply = self.handler(request)
+        if reply.delay:
+            time.sleep(reply.delay)
+        return self._answer(secured, request, reply)
+
+    def _answer(self, secured: ssl.SSLSocket, request: Request, reply: Reply) -> bool:
+        lines = [f"HTTP/1.1 {reply.status} X"]
+        lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+        if reply.close:
+            lines.append("Connection: close")
+        if reply.chunked:
+            lines.append("Transfer-Encoding: chunked")
+        elif reply.status != 204 and not any(name.lower() == "content-length" for name in reply.headers):
+            lines.append(f"Content-Length: {len(reply.body)}")
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode()
+        body = b"" if request.method == "HEAD" else reply.body
+        if reply.chunked:
+            body = (
+                b"".join(b"%x\r\n%b\r\n" % (len(body[i : i + 1000]), body[i : i + 1000]) for i in range(0, len(body), 1000)) + b"0\r\n\r\n"
+            )
+        if reply.cut is not None:
+            secured.sendall(head + body[: reply.cut])
+            return False
+        secured.sendall(head + body)
+        self.bytes_out += len(head) + len(body)
+        return not reply.close
+
+
+def serve_blob(request: Request, data: bytes) -> Reply:
+    """Answer with Range, as the real one does."""
+    wanted = request.headers.get("range", "")
+    if not wanted:
+        return Reply(body=data)
+    start = int(wanted.removeprefix("bytes=").partition("-")[0])
+    if start >= len(data):
+        return error_reply(416, "RangeNotSatisfiable")
+    return Reply(status=206, body=data[start:], headers={"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"})
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return create_authority("test", time.time())
+
+
+@pytest.fixture(scope="session")
+def issuer(authority: Authority) -> Issuer:
+    return Issuer(authority.issuing_key_pem, authority.issuing_cert_pem, authority.root_cert_pem)
+
+
+@pytest.fixture
+def gateway(issuer: Issuer, tmp_path: Path) -> Iterator[FakeGateway]:
+    fake = FakeGateway(issuer, tmp_path)
+    yield fake
+    fake.stop()
+
+
+class Device(msgspec.Struct):
+    key_path: str
+    certificate_path: str
+    certificate: str
+    root: str
+
+
+@pytest.fixture
+def device(issuer: Issuer, authority: Authority, tmp_path: Path) -> Device:
+    key = new_device_key()
+    chain = issuer.issue_agent(signing_request(key, "device-1"), "device-1", time.time())
+    (tmp_path / "device.key").write_text(key)
+    (tmp_path / "device.pem").write_text(chain)
+    return Device(str(tmp_path / "device.key"), str(tmp_path / "device.pem"), chain, authority.root_cert_pem)
+
+
+@pytest.fixture
+def client(gateway: FakeGateway, device: Device) -> Iterator[Client]:
+    context = client_context(device.root, device.certificate_path, device.key_path)
+    client = Client(Endpoint(addresses=(gateway.address,), context=context))
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def helpers():
+    """The names of this file that tests need, since test modules cannot import it."""
+
+    class Helpers:
+        pass
+
+    found = Helpers()
+    for each in (Reply, Request, FakeGateway, error_reply, serve_blob, authority_hash):
+        setattr(found, each.__name__, each)
+    return found
