@@ -6,6 +6,7 @@ revoked is not known here: the controllers decide that.
 """
 
 import hashlib
+import hmac
 import ipaddress
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -185,6 +186,17 @@ def authority_hash(root_cert_pem: str) -> str:
 def certificate_hash(certificate_der: bytes) -> str:
     """Return `sha256:` and the hash of a certificate as TLS hands it over."""
     return f"sha256:{hashlib.sha256(certificate_der).hexdigest()}"
+
+
+def root_by_hash(chain_der: Sequence[bytes], expected_hash: str) -> str:
+    """Return, in PEM, the certificate of a server's chain that a join token's hash names. The chain need not be verified: trust this root
+    alone, connect again, and verify the server with it. Raises `CertificateRefused` when the chain holds no such certificate."""
+    for der in chain_der[: LIMITS.chain_certificates_max]:
+        if hmac.compare_digest(certificate_hash(der), expected_hash):
+            return _pem(_read_der(der))
+    raise CertificateRefused(
+        "WrongAuthority", "the server is not the control plane that the join token names: its authority has another hash"
+    )
 
 
 def agent_of(certificate_der: bytes) -> str:
