@@ -9,7 +9,8 @@ from functools import cached_property
 import msgspec
 
 from edgewise.agent.errors import ProtocolBroken
-from edgewise.agent.http import Client, Timeouts
+from edgewise.agent.exchange import Timeouts
+from edgewise.agent.http import Client
 from edgewise.agent.limits import LIMITS, AgentLimits
 from edgewise.wire.desired import DesiredState, Position
 from edgewise.wire.report import Report, ReportAnswer
