@@ -46,10 +46,12 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class FetchProgress(msgspec.Struct, frozen=True, kw_only=True, tag="fetch-progress"):
-    """A fetch entered its next stage."""
+    """A fetch entered its next stage. `tree` is what it installs, once the fetch knows: kept from removal while the fetch is being tried
+    again."""
 
     id: int
     stage: FetchStage
+    tree: str = ""
 
 
 class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):

@@ -1,0 +1,144 @@
+"""What an instance's slots should hold, and the next steps towards it.
+
+A model is swapped hot: the new one starts in the other slot, takes over when it is ready, and only then does the old one stop. Anything
+else is replaced in order: the old one stops, then the new one starts. The same code goes forward and back.
+"""
+
+from edgewise.engine import lifecycle
+from edgewise.engine.model import SLOTS, Live, Step, empty, replace, slot_of, with_slot
+from edgewise.engine.protocol import Slot
+from edgewise.engine.records import Release
+from edgewise.engine.tables import SlotPhase
+from edgewise.resources.states import UpdateState
+from edgewise.wire.desired import InstanceDesired
+
+
+def target(live: Live, want: InstanceDesired | None, step: Step) -> Release | None:
+    """Return the release that should serve now, or None when nothing should run."""
+    if (want is None and step.durable.document is not None) or live.removed or suspended(live, want, step):
+        return None
+    kept = step.kept(live)
+    if live.update.state is UpdateState.PROBATION or live.interim:
+        return kept.candidate
+    return kept.committed if kept.committed is not None and usable(live, kept.committed, step) else None
+
+
+def usable(live: Live, release: Release, step: Step) -> bool:
+    """Whether a release can run: its tree is whole, or it runs already."""
+    name = slot_of(live, release.revision)
+    return release.tree in step.installed or (name is not None and live.slots[name].phase in lifecycle.RUNS)
+
+
+def exclusive_until(live: Live, want: InstanceDesired | None, step: Step) -> float | None:
+    """Return when an exclusive instance must be stopped unless the control plane is reached again (monotonic); None: never."""
+    if want is None or not want.exclusive or step.online:
+        return None
+    share = step.limits.exclusive_share * want.lost_after_seconds
+    if step.contact is not None:
+        return step.contact + share
+    observed = step.observed_at or 0.0
+    runs = any(slot.phase in lifecycle.RUNS for slot in live.slots.values())
+    return observed + min(step.limits.exclusive_grace_seconds, share) if runs else observed
+
+
+def suspended(live: Live, want: InstanceDesired | None, step: Step) -> bool:
+    """Whether an exclusive instance must not run because another copy may run elsewhere."""
+    until = exclusive_until(live, want, step)
+    return until is not None and step.now.monotonic >= until
+
+
+def settled(live: Live, goal: Release | None) -> bool:
+    """Whether the slots hold what they should, it serves well, and nothing else is left."""
+    if goal is None:
+        return empty(live)
+    name = slot_of(live, goal.revision)
+    if name is None:
+        return False
+    slot = live.slots[name]
+    serves = slot.phase is SlotPhase.UP and slot.ready and slot.active and not slot.activation
+    return serves and all(live.slots[other].phase is SlotPhase.EMPTY for other in SLOTS if other != name)
+
+
+def advance(live: Live, want: InstanceDesired | None, step: Step) -> Live:
+    """Take the next steps towards what should run."""
+    goal = target(live, want, step)
+    if goal is None:
+        for name in SLOTS:
+            live = _leave(live, name, step)
+        return live
+    return _swap(live, goal, step) if goal.type == "model" else _replace(live, goal, step)
+
+
+def _leave(live: Live, name: Slot, step: Step) -> Live:
+    """Empty a slot, whatever it does. One that is just starting is stopped once it has."""
+    slot = live.slots[name]
+    if slot.phase in lifecycle.RUNS:
+        return lifecycle.stop(live, name, step)
+    if slot.phase in (SlotPhase.WAITING, SlotPhase.BROKEN):
+        return lifecycle.clear(live, name)
+    return with_slot(live, name, replace(slot, restart=False)) if slot.restart else live
+
+
+def _swap(live: Live, goal: Release, step: Step) -> Live:
+    name = slot_of(live, goal.revision)
+    if name is None:
+        return _start_beside(live, goal, step)
+    live = _maintain(live, name, step, is_goal=True)
+    other: Slot = "b" if name == "a" else "a"
+    if live.slots[name].active:
+        return _leave(live, other, step)
+    if _incumbent(live, other, step):
+        return _maintain(live, other, step, is_goal=False)
+    return live if live.slots[other].active else _leave(live, other, step)
+
+
+def _incumbent(live: Live, name: Slot, step: Step) -> bool:
+    """Whether a slot holds the committed release while its successor is on its way: it goes on serving, restarts and all."""
+    committed = step.kept(live).committed
+    return live.update.state is UpdateState.PROBATION and committed is not None and live.slots[name].revision == committed.revision
+
+
+def _start_beside(live: Live, goal: Release, step: Step) -> Live:
+    free = next((name for name in SLOTS if live.slots[name].phase is SlotPhase.EMPTY), None)
+    if free is None:
+        for name in SLOTS:
+            if not live.slots[name].active:
+                live = _leave(live, name, step)
+        return live
+    return _begin(live, free, goal, step)
+
+
+def _begin(live: Live, name: Slot, goal: Release, step: Step) -> Live:
+    if step.kept(live).broken == goal.revision:
+        return lifecycle.give_up(live, name, goal, step)
+    return lifecycle.start(live, name, goal, step)
+
+
+def _replace(live: Live, goal: Release, step: Step) -> Live:
+    name = slot_of(live, goal.revision)
+    for other in SLOTS:
+        if other != name:
+            live = _leave(live, other, step)
+    if name is not None:
+        return _maintain(live, name, step, is_goal=True)
+    return _begin(live, "a", goal, step) if empty(live) else live
+
+
+def _maintain(live: Live, name: Slot, step: Step, *, is_goal: bool) -> Live:
+    """Keep what a slot holds running: restart it when that is due, let it take the traffic once it is ready."""
+    slot, kept = live.slots[name], step.kept(live)
+    committed = kept.committed is not None and kept.committed.revision == slot.revision
+    if slot.phase is SlotPhase.BROKEN and kept.broken != slot.revision:
+        return lifecycle.revive(live, name, step)
+    if slot.phase is SlotPhase.WAITING:
+        if is_goal and committed and live.update.state is not UpdateState.PROBATION and lifecycle.overdone(slot, step):
+            return lifecycle.broke(live, name, step)
+        due = slot.due is None or step.now.monotonic >= slot.due
+        return lifecycle.start(live, name, slot.release, step) if due and slot.release is not None else live
+    if slot.phase is not SlotPhase.UP or not slot.ready or slot.active or slot.release is None or slot.release.type != "model":
+        return live
+    free = not any(view.activation for view in live.slots.values())
+    allowed = is_goal or not any(view.active for view in live.slots.values())
+    if free and allowed and step.now.monotonic >= slot.activation_due:
+        return lifecycle.activate(live, name, step)
+    return live

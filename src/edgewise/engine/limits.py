@@ -1,0 +1,58 @@
+"""Every limit of the engine room, with its unit."""
+
+import msgspec
+
+
+class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of a device's engine, journal, outbox and installer. Times in seconds, sizes in bytes.
+
+    Restarting: the first restart comes after `restart_delay_seconds`, every further one after twice as long, up to
+    `restart_delay_seconds_max`; running for `stable_seconds` begins anew. More than `failures_max` failures in a row make an instance
+    `Broken`. Fetching: as restarting, with jitter. Trials: more than `probation_crashes_max` crashes, or more than `recoveries_max`
+    recoveries in the middle of a trial, fail it. An exclusive instance stops `exclusive_share` of its `lost_after_seconds` after the last
+    contact, or `exclusive_grace_seconds` after a start of the agent that finds it running and no contact."""
+
+    restart_delay_seconds: float = 1.0
+    restart_delay_seconds_max: float = 60.0
+    stable_seconds: float = 60.0
+    failures_max: int = 8
+    fetch_delay_seconds: float = 2.0
+    fetch_delay_seconds_max: float = 300.0
+    untrusted_delay_seconds: float = 60.0
+    untrusted_delay_seconds_max: float = 900.0
+    probation_crashes_max: int = 1
+    recoveries_max: int = 3
+    exclusive_share: float = 0.7
+    exclusive_grace_seconds: float = 10.0
+    stop_grace_seconds: float = 10.0
+    stop_retry_seconds: float = 5.0
+    activate_retry_seconds: float = 1.0
+    activate_failures_max: int = 5
+    remove_retry_seconds: float = 60.0
+    storage_retry_seconds: float = 10.0
+    probe_first_seconds: float = 0.05
+    model_probe_seconds: float = 10.0
+    model_start_seconds: float = 120.0
+    message_chars_max: int = 500
+
+    journal_bytes_max: int = 16_000_000
+    journal_compact_bytes: int = 256_000
+
+    outbox_alerts_bytes_max: int = 1_000_000
+    outbox_status_bytes_max: int = 4_000_000
+    outbox_events_bytes_max: int = 4_000_000
+    outbox_telemetry_bytes_max: int = 16_000_000
+    outbox_item_bytes_max: int = 512_000
+    outbox_segment_bytes: int = 256_000
+    outbox_reserve_numbers: int = 64
+
+    report_items_max: int = 500
+    report_bytes_max: int = 1_000_000
+
+    install_files_max: int = 10_000
+    install_bytes_max: int = 64_000_000_000
+    install_chunk_bytes: int = 1_048_576
+    install_reserve_bytes: int = 16_000_000
+    install_sync_bytes: int = 33_554_432
+
+    identity_bytes_max: int = 262_144

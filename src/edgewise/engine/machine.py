@@ -1,0 +1,261 @@
+"""The engine's front door: `handle` takes one event and returns the next state and what to do; `next_wake` says when to send a `Tick`.
+
+A step goes: the event is taken in, every instance takes its next steps until nothing moves, leftovers are removed, changes are reported.
+"""
+
+from collections.abc import Callable
+from typing import Final, assert_never
+
+from edgewise.engine import converge, garbage, lifecycle, probes, recovery, reports, update
+from edgewise.engine.adoption import adopt
+from edgewise.engine.model import SLOTS, Live, State, Step, Storage, replace
+from edgewise.engine.protocol import (
+    ContactChanged,
+    Desired,
+    Done,
+    Effect,
+    Emit,
+    Event,
+    Exited,
+    Fetched,
+    FetchProgress,
+    Heartbeat,
+    Now,
+    Observed,
+    StorageFailed,
+    StorageRecovered,
+    Tick,
+)
+from edgewise.engine.records import Advanced, Broke, Record, Refused, Tried
+from edgewise.engine.recovery import recover, snapshot
+from edgewise.engine.tables import SlotPhase
+from edgewise.wire.desired import SealedSecret
+
+__all__ = ["handle", "next_wake", "recover", "sealed_secrets", "snapshot"]
+
+_ROUNDS_MAX: Final = 50
+_MAY_BE_OWED: Final = (Refused, Broke, Tried)
+"""Records that only ever forbid or slow down: acting on them before they are on the disk is the safe side when the disk takes nothing."""
+
+
+def handle(state: State, event: Event, now: Now) -> tuple[State, list[Effect]]:
+    """Return the next state and the effects, in order, that belong to it. Adopt the state only once its `Persist` is done."""
+    if state.left:
+        return state, []
+    step = Step(state, now)
+    state = _take_in(state, event, step)
+    if step.observed_at is not None:
+        state = _decide(state, step)
+    state = replace(
+        state,
+        durable=step.durable,
+        next_id=step.next_id,
+        fetching=step.fetching,
+        removing=step.removing,
+        remove_due=step.remove_due,
+        installed=step.installed,
+        storage=step.storage,
+        online=step.online,
+        contact=step.contact,
+        observed_at=step.observed_at,
+    )
+    state = garbage.leave(state, step)
+    return state, step.result()
+
+
+def _decide(state: State, step: Step) -> State:
+    live = _members(state.live, step)
+    state = _settle_debts(state, step)
+    live, owed = _advance(live, step)
+    live = garbage.forget_gone(live, step)
+    state, live = garbage.advance(state, live, step)
+    if step.storage is not None and step.records and not step.blocked:
+        step.storage = None  # adopted only if the journal took them
+        step.tell("Normal", "StorageRecovered", "the journal takes records again")
+    live = reports.report_instances(live, step)
+    told = reports.tell_stopped(state.told_stopped, live, step)
+    reported = reports.report_device(state, step, live)
+    step.effects.extend(Emit(lane="events", item=item) for item in step.events)
+    return replace(state, live=live, told_stopped=told, reported=reported, owed=(*state.owed, *owed))
+
+
+# ---- taking events in ----
+
+
+def _take_in(state: State, event: Event, step: Step) -> State:
+    match event:
+        case Tick():
+            return state
+        case Desired():
+            adopt(event.document, state.live, step)
+            return state
+        case Observed():
+            return _observed(state, event, step)
+        case ContactChanged():
+            step.online, step.contact = event.online, event.last_contact
+            return state
+        case StorageFailed():
+            return _storage_failed(state, event, step)
+        case StorageRecovered():
+            if step.storage is not None:
+                step.storage = replace(step.storage, retry_at=step.now.monotonic)
+            return state
+        case Done():
+            return _done(state, event, step)
+        case FetchProgress():
+            return _each(state, lambda live: update.progressed(live, event.stage, event.tree) if live.update.job == event.id else live)
+        case Exited():
+            return _at(state, event.instance, lambda live: lifecycle.exited(live, event.slot, event.launch_id, event.code, step))
+        case Heartbeat():
+            return _at(state, event.instance, lambda live: probes.heard(live, step))
+        case _:
+            assert_never(event)
+
+
+def _each(state: State, change: Callable[[Live], Live]) -> State:
+    return replace(state, live={name: change(live) for name, live in state.live.items()})
+
+
+def _at(state: State, name: str, change: Callable[[Live], Live]) -> State:
+    return replace(state, live={**state.live, name: change(state.live[name])}) if name in state.live else state
+
+
+def _observed(state: State, event: Observed, step: Step) -> State:
+    first = state.observed_at is None
+    step.observed_at = step.now.monotonic
+    step.installed = frozenset(event.installed)
+    step.remove_due = step.now.monotonic
+    live = recovery.observe(state.live, event, step, first=first)
+    if first and state.damage:
+        step.tell("Warning", "JournalDamaged", state.damage)
+    return replace(state, live=live, boot_id=event.boot_id)
+
+
+def _storage_failed(state: State, event: StorageFailed, step: Step) -> State:
+    since = step.storage.since if step.storage is not None else step.now.wall
+    if step.storage is None:
+        step.tell("Warning", "StorageFailed", f"the journal takes no records ({event.kind}): {event.message}")
+    retry_at = step.now.monotonic + step.limits.storage_retry_seconds
+    step.storage = Storage(kind=event.kind, message=event.message, since=since, retry_at=retry_at)
+    return state
+
+
+def _done(state: State, event: Done, step: Step) -> State:
+    if event.id == step.removing:
+        return garbage.removed(state, event.result, step)
+    if event.id == step.fetching:
+        step.fetching = 0
+        if isinstance(event.result, Fetched):
+            step.installed |= {event.result.tree}
+        return _fetched(state, event, step)
+    for name, live in state.live.items():
+        for slot in SLOTS:
+            changed = lifecycle.done(live, slot, event.id, event.result, step)
+            if changed is not None:
+                return replace(state, live={**state.live, name: changed})
+    return state
+
+
+def _fetched(state: State, event: Done, step: Step) -> State:
+    for name, live in state.live.items():
+        if live.update.job == event.id:
+            return replace(state, live={**state.live, name: update.fetched(live, event.result, step.desired(live))})
+    if step.remove_due is None:
+        step.remove_due = step.now.monotonic  # cancelled: nobody needs what it left
+    return state
+
+
+# ---- deciding ----
+
+
+def _members(live: dict[str, Live], step: Step) -> dict[str, Live]:
+    """Add the instances that the document names for the first time."""
+    document = step.durable.document
+    if document is None or document.decommission:
+        return live
+    new = {
+        want.name: Live(name=want.name, uid=want.uid) for want in document.instances if want.name not in live and want.desired == "Running"
+    }
+    return {**live, **new} if new else live
+
+
+def _settle_debts(state: State, step: Step) -> State:
+    """Write down what was acted upon while the journal took nothing, as soon as it is time to try again."""
+    if step.storage is None or step.blocked:
+        return state
+    if state.owed:
+        step.records[:0] = state.owed
+        return replace(state, owed=())
+    if not step.records and step.durable.document is not None:
+        step.record(Advanced(position=step.durable.document.position))  # says nothing new, but shows whether the disk takes it
+    return state
+
+
+def _advance(live: dict[str, Live], step: Step) -> tuple[dict[str, Live], tuple[Record, ...]]:
+    """Let every instance take its next steps. While the journal takes nothing, steps that need it wait, and the others go on."""
+    result, owed = dict(live), []
+    for name in sorted(live):
+        mark, before = step.mark(), len(step.records)
+        after = _instance(live[name], step)
+        decided = step.records[before:]
+        if not step.blocked or not decided:
+            result[name] = after
+        elif all(isinstance(record, _MAY_BE_OWED) for record in decided):
+            owed.extend(decided)
+            del step.records[before:]
+            result[name] = after
+        else:
+            step.back_to(mark)
+    return result, tuple(owed)
+
+
+def _instance(live: Live, step: Step) -> Live:
+    for _ in range(_ROUNDS_MAX):
+        before, decided = live, len(step.records)
+        want = step.desired(live)
+        live = lifecycle.advance(live, step)
+        live = update.interim_failed(live, step)
+        live = update.advance(live, want, step)
+        live = converge.advance(live, want, step)
+        if live == before and len(step.records) == decided:
+            return live
+    raise AssertionError(f"{live.name} does not come to rest")  # shown not to happen by the exhaustive tests
+
+
+# ---- for the shell ----
+
+
+def next_wake(state: State) -> float | None:
+    """Return when to send the next `Tick` (monotonic; a time in the past means at once), or None when only an event can matter."""
+    if state.left or state.observed_at is None:
+        return None
+    step = Step(state, Now(wall=0.0, monotonic=0.0))
+    times: list[float | None] = [_instance_wake(live, step) for live in state.live.values()]
+    if not state.fetching and not state.removing:
+        times.append(state.remove_due)
+    at = min((time for time in times if time is not None), default=None)
+    if state.storage is not None:
+        return state.storage.retry_at if at is None else max(at, state.storage.retry_at)
+    return at
+
+
+def _instance_wake(live: Live, step: Step) -> float | None:
+    want = step.desired(live)
+    until = converge.exclusive_until(live, want, step)
+    held = any(slot.phase in (*lifecycle.RUNS, SlotPhase.WAITING) for slot in live.slots.values())
+    times = [
+        update.wake(live, want, step.kept(live), step.limits),
+        until if held else None,
+        0.0 if live.removed else None,
+        *(lifecycle.wake(slot) for slot in live.slots.values()),
+    ]
+    return min((time for time in times if time is not None), default=None)
+
+
+def sealed_secrets(state: State, instance: str, revision: str) -> tuple[SealedSecret, ...]:
+    """Return the sealed secrets that `revision` of an instance was installed with; empty when it is not known here."""
+    kept = state.durable.instances.get(instance)
+    if kept is None:
+        return ()
+    releases = (kept.candidate, kept.committed, kept.previous)
+    return next((release.secrets for release in releases if release is not None and release.revision == revision), ())
