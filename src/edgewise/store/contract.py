@@ -36,19 +36,42 @@ class StoreClosedError(StoreError):
     """The store was closed, or its disk failed so that nothing more can be acknowledged."""
 
 
+class StoreFullError(StoreError):
+    """The disk or `StoreLimits.database_bytes_max` is full. Nothing was written; the store goes on once there is room."""
+
+
 class StoreLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of a store. `changes_kept` counts the changes that a watch can go back; `batch_transactions_max` how many are committed
-    together; `queue_transactions_max` how many may wait before `write` raises `OverloadedError`; `events_kept` and
-    `frame_bytes_kept` bound the logs (oldest removed first)."""
+    """Limits of a store.
+
+    `document_bytes_max`: spec, status, labels and annotations of one document together. `name_characters_max`: each part of a key or of
+    a mark's address. `changes_kept` and `change_bytes_kept`: how many changes, and bytes of them, a watch can go back;
+    `recent_changes_max` and `recent_bytes_max`: how much of that stays in memory for those who keep up. `events_kept` and
+    `frame_bytes_kept` bound the logs, `incarnations_kept` an agent's outboxes whose marks are known (oldest removed first).
+
+    `batch_transactions_max`, `batch_bytes_max`: what is committed together. `queue_transactions_max`, `queue_bytes_max`: what may wait
+    before `write` raises `OverloadedError`. `list_items_max`, `list_bytes_max`: the most that one page of a list, of events or of frames
+    holds; `watch_changes_max`: one step of a watch (a single revision is never cut, nor is a first item larger than the bytes).
+    `page_cache_bytes`: the database's own memory. `database_bytes_max`: the database file, 0 for no limit.
+    """
 
     document_bytes_max: int = 1_500_000
+    name_characters_max: int = 512
     changes_kept: int = 100_000
+    change_bytes_kept: int = 256_000_000
+    recent_changes_max: int = 5_000
+    recent_bytes_max: int = 4_000_000
     batch_transactions_max: int = 2_000
+    batch_bytes_max: int = 16_000_000
     queue_transactions_max: int = 20_000
+    queue_bytes_max: int = 64_000_000
     events_kept: int = 200_000
     frame_bytes_kept: int = 2_000_000_000
+    incarnations_kept: int = 8
     list_items_max: int = 1_000
+    list_bytes_max: int = 16_000_000
     watch_changes_max: int = 1_000
+    page_cache_bytes: int = 16_000_000
+    database_bytes_max: int = 0
 
 
 class OverloadedError(StoreError):
@@ -59,15 +82,15 @@ class OverloadedError(StoreError):
         self.retry_after = retry_after
 
 
-class Key(msgspec.Struct, frozen=True, order=True):
-    """A document's address. `namespace` is empty for kinds without one."""
+class Key(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """A document's address. `namespace` is empty for kinds without one. No part holds a character that cannot be printed."""
 
     kind: str
     namespace: str
     name: str
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A document as stored. `generation` counts changes of the spec (compare-and-set for specs and labels), `status_revision` those
     of the status
     (compare-and-set for statuses), `revision` is the store's revision of the last change of either. Times in seconds since the Unix
@@ -94,7 +117,7 @@ ABSENT: Final = 0
 
 class Put(msgspec.Struct, frozen=True, kw_only=True):
     """Write spec, labels and annotations. `expect` is a generation, `ABSENT` (make it; `uid` and, optionally, a first `status` are
-    taken from here) or `ANY`.
+    taken from here) or `ANY`; `uid`, when not empty and the document is there, must be the document's.
     The generation grows by one when the spec differs. Writing what is there already changes nothing and takes no revision."""
 
     key: Key
@@ -184,7 +207,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple["Change", ...] = ()
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One document changed at `revision`; `document` is None when it was removed. `spec_changed`: its spec, labels or annotations did."""
 
     revision: int
