@@ -7,7 +7,7 @@ the disk takes it. Events that need no record go on meanwhile, so that what runs
 
 import queue
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, Literal, Protocol, TypeVar
 
 from edgewise.agent.limits import LIMITS, AgentLimits
@@ -24,7 +24,7 @@ _TICK_SECONDS_MIN = 0.02
 class Engine(Protocol[S]):
     """The pure decisions (`edgewise.engine.machine`)."""
 
-    def handle(self, state: S, event: Event, now: Now, /) -> tuple[S, tuple[Effect, ...]]:
+    def handle(self, state: S, event: Event, now: Now, /) -> tuple[S, Sequence[Effect]]:
         """Decide."""
         ...
 
