@@ -1,7 +1,8 @@
 """Durable transactions per second of the SQLite store, through asyncio, on one core.
 
-`python benchmarks/store.py [--seconds S] [--callers N] [--cores N] [--json FILE] [--folder DIR]`. Each caller awaits its own small transactions one
-after the other: a status and a mark (what a device's report is), or a frame and a mark. Every one counted was acknowledged after its commit.
+`python benchmarks/store.py [--seconds S] [--callers N] [--cores N] [--json FILE] [--folder DIR]`. Each caller awaits its own small
+transactions one after the other: a status and a mark (what a device's report is), or a frame and a mark. Every one counted was
+acknowledged after its commit.
 """
 
 import argparse

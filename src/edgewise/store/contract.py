@@ -51,7 +51,9 @@ class StoreLimits(msgspec.Struct, frozen=True, kw_only=True):
     `batch_transactions_max`, `batch_bytes_max`: what is committed together. `queue_transactions_max`, `queue_bytes_max`: what may wait
     before `write` raises `OverloadedError`. `list_items_max`, `list_bytes_max`: the most that one page of a list, of events or of frames
     holds; `watch_changes_max`: one step of a watch (a single revision is never cut, nor is a first item larger than the bytes).
-    `page_cache_bytes`: the database's own memory. `database_bytes_max`: the database file, 0 for no limit.
+
+    `page_cache_bytes`: the database's own memory. `document_cache_bytes`: documents that were written lately and are kept at hand.
+    `database_bytes_max`: the database file, 0 for no limit.
     """
 
     document_bytes_max: int = 1_500_000
@@ -71,6 +73,7 @@ class StoreLimits(msgspec.Struct, frozen=True, kw_only=True):
     list_bytes_max: int = 16_000_000
     watch_changes_max: int = 1_000
     page_cache_bytes: int = 16_000_000
+    document_cache_bytes: int = 8_000_000
     database_bytes_max: int = 0
 
 
@@ -82,7 +85,7 @@ class OverloadedError(StoreError):
         self.retry_after = retry_after
 
 
-class Key(msgspec.Struct, frozen=True, order=True, array_like=True):
+class Key(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
     """A document's address. `namespace` is empty for kinds without one. No part holds a character that cannot be printed."""
 
     kind: str
@@ -90,7 +93,7 @@ class Key(msgspec.Struct, frozen=True, order=True, array_like=True):
     name: str
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """A document as stored. `generation` counts changes of the spec (compare-and-set for specs and labels), `status_revision` those
     of the status
     (compare-and-set for statuses), `revision` is the store's revision of the last change of either. Times in seconds since the Unix
@@ -115,7 +118,7 @@ ABSENT: Final = 0
 """Compare-and-set value: nothing may be there."""
 
 
-class Put(msgspec.Struct, frozen=True, kw_only=True):
+class Put(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Write spec, labels and annotations. `expect` is a generation, `ABSENT` (make it; `uid` and, optionally, a first `status` are
     taken from here) or `ANY`; `uid`, when not empty and the document is there, must be the document's.
     The generation grows by one when the spec differs. Writing what is there already changes nothing and takes no revision."""
@@ -130,7 +133,7 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
     deleted_at: float | None = None
 
 
-class PutStatus(msgspec.Struct, frozen=True, kw_only=True):
+class PutStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Write the status. `expect` is a status revision or `ANY`; `uid`, when not empty, must be the document's. With `missing_ok` a
     document that is gone
     or has another uid is passed over in silence."""
@@ -142,7 +145,7 @@ class PutStatus(msgspec.Struct, frozen=True, kw_only=True):
     missing_ok: bool = False
 
 
-class Delete(msgspec.Struct, frozen=True, kw_only=True):
+class Delete(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Remove a document. `expect` is a generation or `ANY`; with `missing_ok` it need not be there."""
 
     key: Key
@@ -154,7 +157,7 @@ class Delete(msgspec.Struct, frozen=True, kw_only=True):
 Write = Put | PutStatus | Delete
 
 
-class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+class EventRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of the event log. `type` is `Normal`, `Warning` or `Audit`; `source` is a device, `control` or a user; `about` is
     KIND/NAMESPACE/NAME or empty. `number`
     is assigned by the store and grows."""
@@ -169,7 +172,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 0
 
 
-class FrameRow(msgspec.Struct, frozen=True, kw_only=True):
+class FrameRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One telemetry frame as it came: `summary` indexes it, `body` is opaque."""
 
     device: str
@@ -180,7 +183,7 @@ class FrameRow(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 0
 
 
-class Mark(msgspec.Struct, frozen=True, kw_only=True):
+class Mark(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Up to which number an agent's lane is kept, under one incarnation of its outbox."""
 
     agent: str
@@ -190,7 +193,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int = 0
 
 
-class Transaction(msgspec.Struct, frozen=True, kw_only=True):
+class Transaction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What to write together. `now` dates documents made here."""
 
     now: float
@@ -200,14 +203,14 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     marks: tuple[Mark, ...] = ()
 
 
-class Written(msgspec.Struct, frozen=True, kw_only=True):
+class Written(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a transaction did: its revision (the store's current one when no document changed) and the changes, in order."""
 
     revision: int
     changes: tuple["Change", ...] = ()
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One document changed at `revision`; `document` is None when it was removed. `spec_changed`: its spec, labels or annotations did."""
 
     revision: int
@@ -216,7 +219,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     spec_changed: bool = True
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
+class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A part of a list, in key order, all as of `revision`; `next` continues it (empty at the end)."""
 
     documents: tuple[Document, ...]

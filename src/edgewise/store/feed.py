@@ -49,6 +49,7 @@ class Feed:
         self._changes_max = changes_max
         self._bytes_max = bytes_max
         self._recent: deque[tuple[Change, ...]] = deque()
+        self._weights: deque[int] = deque()
         self._changes = 0
         self._bytes = 0
         self._waiters = Waiters()
@@ -65,7 +66,9 @@ class Feed:
         for changes in revisions:
             self._recent.append(changes)
             self._changes += len(changes)
-            self._bytes += _weight(changes)
+            weight = _weight(changes)
+            self._weights.append(weight)
+            self._bytes += weight
         self.revision += len(revisions)
         self._shrink(self._changes_max, self._bytes_max)
         self._waiters.wake()
@@ -78,7 +81,7 @@ class Feed:
         while self._recent and (self._changes > changes_max or self._bytes > bytes_max):
             forgotten = self._recent.popleft()
             self._changes -= len(forgotten)
-            self._bytes -= _weight(forgotten)
+            self._bytes -= self._weights.popleft()
 
     def close(self) -> None:
         """End all watches with `StoreClosedError`."""

@@ -31,9 +31,8 @@ class Bodies:
         self._parts: list[bytes] = []
         self._next = 1
 
-    def add(self, body: object) -> int:
-        """Encode and add a body; return its place."""
-        data = _ENCODER.encode(body)
+    def add(self, data: bytes) -> int:
+        """Add a body; return its place."""
         place = self._next << _SHIFT | len(data)
         self._parts.append(data)
         self._next += len(data)
@@ -47,11 +46,6 @@ class Bodies:
     def joined(self) -> bytes:
         """Return all bodies as one."""
         return b"".join(self._parts)
-
-
-def length_of(place: int) -> int:
-    """Return the length that `place` holds."""
-    return place & (1 << _SHIFT) - 1
 
 
 def as_json(value: object) -> str:
@@ -74,9 +68,24 @@ def read_changes(count: int, bodies: bytes | None) -> list[tuple[Change, ...]]:
     return _CHANGES.decode(_array(count, bodies))
 
 
-def event_body(event: EventRow, received_at: float) -> tuple[object, ...]:
+def document_body(document: Document) -> bytes:
+    """Return what is stored of a document."""
+    return _ENCODER.encode(document)
+
+
+def change_body(change: Change, document: bytes | None) -> bytes:
+    """Return one change; `document` is its document's body. The fields of `Change`, in order."""
+    return _ENCODER.encode((change.revision, change.key, None if document is None else msgspec.Raw(document), change.spec_changed))
+
+
+def changes_body(changes: list[bytes]) -> bytes:
+    """Return what is stored of a revision."""
+    return _array(len(changes), b"".join(changes))
+
+
+def event_body(event: EventRow, received_at: float) -> bytes:
     """Return what is stored of an event beside its number."""
-    return (event.at, event.type, event.reason, event.message, event.source, event.about, received_at)
+    return _ENCODER.encode((event.at, event.type, event.reason, event.message, event.source, event.about, received_at))
 
 
 def read_events(count: int, bodies: bytes | None, numbers: str) -> list[EventRow]:
@@ -91,9 +100,9 @@ def read_events(count: int, bodies: bytes | None, numbers: str) -> list[EventRow
     return rows
 
 
-def frame_body(frame: FrameRow) -> tuple[object, ...]:
+def frame_body(frame: FrameRow) -> bytes:
     """Return what is stored of a frame beside its number."""
-    return (frame.device, frame.start, frame.end, frame.summary, frame.body)
+    return _ENCODER.encode((frame.device, frame.start, frame.end, frame.summary, frame.body))
 
 
 def read_frames(count: int, bodies: bytes | None, numbers: str) -> list[FrameRow]:

@@ -46,7 +46,7 @@ _READERS: Final = 2
 _RETRY_AFTER_SECONDS: Final = 1.0
 
 
-class _Pending(msgspec.Struct, frozen=True):
+class _Pending(msgspec.Struct, frozen=True, gc=False):
     """A transaction that waits. `size` in bytes, about."""
 
     transaction: Transaction

@@ -28,10 +28,12 @@ from edgewise.store.plan import planned
 from edgewise.store.rows import (
     Bodies,
     as_json,
+    change_body,
+    changes_body,
+    document_body,
     event_body,
     frame_body,
     key_text,
-    length_of,
     microseconds,
     read_documents,
 )
@@ -74,7 +76,8 @@ class _Batch:
         self.documents = documents
         self.outcomes: list[Outcome] = []
         self.revisions: list[tuple[Change, ...]] = []
-        self.dirty: set[Key] = set()
+        self.bodies: dict[Key, bytes | None] = {}
+        self.log: list[tuple[bytes, int]] = []
         self.event_rows: list[tuple[int, str, str]] = []
         self.event_bodies = Bodies()
         self.frame_rows: list[tuple[int, str, int, int, int]] = []
@@ -98,10 +101,7 @@ class _Batch:
                 return
             if changes:
                 state.revision += 1
-                self.revisions.append(changes)
-                for change in changes:
-                    self.documents[change.key] = change.document
-                    self.dirty.add(change.key)
+                self._add_changes(changes)
         for event in transaction.events:
             place = self.event_bodies.add(event_body(event, event.received_at or transaction.now))
             self.event_rows.append((place, event.source, event.about))
@@ -114,10 +114,53 @@ class _Batch:
             self._add_mark(mark)
         self.outcomes.append(Written(revision=state.revision, changes=changes))
 
+    def _add_changes(self, changes: tuple[Change, ...]) -> None:
+        log: list[bytes] = []
+        for change in changes:
+            document = change.document
+            self.documents[change.key] = document
+            self.bodies[change.key] = body = None if document is None else document_body(document)
+            log.append(change_body(change, body))
+        self.revisions.append(changes)
+        self.log.append((changes_body(log), len(changes)))
+
     def _add_mark(self, mark: Mark) -> None:
         address = (mark.agent, mark.incarnation, mark.lane)
         number, dropped = self.marks.pop(address, (0, 0))
         self.marks[address] = (max(number, mark.number), max(dropped, mark.dropped))
+
+
+class _Cache:
+    """Documents as they were last committed, the least lately written forgotten first. `bytes_max` counts what a document weighs in
+    memory, about."""
+
+    _DOCUMENT_BYTES = 800
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._documents: dict[Key, Document] = {}
+        self._bytes = 0
+        self.get = self._documents.get
+
+    def put(self, key: Key, document: Document | None) -> None:
+        """Remember what was committed; None: it is gone."""
+        known = self._documents.pop(key, None)
+        if known is not None:
+            self._bytes -= self._weight(known)
+        if document is None:
+            return
+        self._documents[document.key] = document
+        self._bytes += self._weight(document)
+        while self._bytes > self._bytes_max:
+            self._bytes -= self._weight(self._documents.pop(next(iter(self._documents))))
+
+    def _weight(self, document: Document) -> int:
+        return self._DOCUMENT_BYTES + len(document.spec) + len(document.status)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._documents.clear()
+        self._bytes = 0
 
 
 class Writer:
@@ -129,6 +172,7 @@ class Writer:
         self.state = State(*connection.execute(statements.READ_STATE).fetchone())
         incarnations = connection.execute(statements.LATEST_INCARNATIONS).fetchone()[0]
         self._incarnations = msgspec.json.decode(incarnations, type=dict[str, str])
+        self._cache = _Cache(limits.document_cache_bytes)
         self._failure: str = ""
 
     def commit(self, transactions: Sequence[Transaction]) -> Committed:
@@ -136,9 +180,9 @@ class Writer:
         try:
             return self._attempt(transactions)
         except Exception as error:  # noqa: BLE001  # whatever one transaction does, the others and this thread go on
-            failure = error if isinstance(error, StoreError) else StoreError(f"the transaction cannot be stored: {error!r}")
-            ours = isinstance(failure, StoreError) and not isinstance(error, RowRefusedError)
-            if len(transactions) == 1 or (ours and failure is error):
+            self._cache.clear()
+            failure = error if isinstance(error, StoreError) else RowRefusedError(f"the transaction cannot be stored: {error!r}")
+            if len(transactions) == 1 or not isinstance(failure, RowRefusedError):
                 return Committed([failure] * len(transactions), event_number=self.state.event_number)
         # One of them is malformed in a way that nothing foresaw: it fails alone.
         single = [self.commit((transaction,)) for transaction in transactions]
@@ -159,6 +203,8 @@ class Writer:
         if batch.empty:
             return Committed(batch.outcomes, event_number=self.state.event_number)
         self.state = state
+        for key in batch.bodies:
+            self._cache.put(key, batch.documents[key])
         self._incarnations.update((agent, incarnation) for agent, incarnation, _ in batch.marks)
         return Committed(batch.outcomes, batch.revisions, state.event_number)
 
@@ -171,9 +217,15 @@ class Writer:
         self._failure = failure
 
     def _look_up(self, transactions: Sequence[Transaction]) -> dict[Key, Document | None]:
-        keys = {write.key: None for transaction in transactions for write in transaction.writes}
         documents: dict[Key, Document | None] = {}
-        waiting = iter(keys)
+        unknown: dict[Key, None] = {}
+        for transaction in transactions:
+            for write in transaction.writes:
+                if (document := self._cache.get(write.key)) is None:
+                    unknown[write.key] = None
+                else:
+                    documents[write.key] = document
+        waiting = iter(unknown)
         while chunk := [key_text(key) for key in islice(waiting, _KEYS_PER_LOOKUP)]:
             count, bodies = self._connection.execute(statements.LOOK_UP, (as_json(chunk),)).fetchone()
             for document in read_documents(count, bodies):
@@ -200,12 +252,11 @@ class Writer:
         gone: list[str] = []
         places: dict[str, int] = {}
         bodies = Bodies()
-        for key in batch.dirty:
-            document = batch.documents[key]
-            if document is None:
+        for key, body in batch.bodies.items():
+            if body is None:
                 gone.append(key_text(key))
                 continue
-            places[key_text(key)] = bodies.add(document)
+            places[key_text(key)] = bodies.add(body)
             if bodies.size > _BODIES_PER_STATEMENT:
                 execute(statements.PUT_DOCUMENTS, (as_json(places), bodies.joined()))
                 places, bodies = {}, Bodies()
@@ -221,11 +272,10 @@ class Writer:
         first = state.revision - len(batch.revisions) + 1
         rows: list[tuple[int, int]] = []
         bodies = Bodies()
-        for changes in batch.revisions:
-            place = bodies.add(changes)
-            rows.append((place, len(changes)))
-            state.changes += len(changes)
-            state.change_bytes += length_of(place)
+        for body, count in batch.log:
+            rows.append((bodies.add(body), count))
+            state.changes += count
+            state.change_bytes += len(body)
             if bodies.size > _BODIES_PER_STATEMENT:
                 execute(statements.PUT_CHANGES, (as_json(rows), bodies.joined(), first))
                 first += len(rows)
