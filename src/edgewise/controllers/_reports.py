@@ -1,0 +1,64 @@
+"""One item of a report at a time: what it makes of a device's status, of the event log, of the frames."""
+
+import math
+from typing import Final
+
+import msgspec
+
+from edgewise.controllers.limits import ReportLimits
+from edgewise.resources.device import DeviceStatus
+from edgewise.resources.states import Connection
+from edgewise.store.codec import encode
+from edgewise.store.contract import EventRow, FrameRow
+from edgewise.wire.report import DeviceReport, EventReport, FrameReport
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_SECONDS_MAX: Final = 1e12
+
+
+def device_status(known: DeviceStatus, item: DeviceReport, epoch: int, number: int, now: float, limits: ReportLimits) -> DeviceStatus:
+    """Return a device's status with what an item says of it. Being heard, it is Online."""
+    capacity = item.capacity if item.capacity is not None and len(encode(item.capacity)) <= limits.capacity_bytes_max else known.capacity
+    observed = item.observed.n if item.observed is not None and item.observed.epoch == epoch else known.observed_number
+    online = known.connection is Connection.ONLINE
+    return msgspec.structs.replace(
+        known,
+        connection=Connection.ONLINE,
+        last_seen=known.last_seen if online else now,
+        health=item.health if item.health is not None else known.health,
+        update=item.update if item.update is not None else known.update,
+        capacity=capacity,
+        agent_version=_short(item.agent_version, known.agent_version),
+        boot_id=_short(item.boot_id, known.boot_id),
+        conditions=item.conditions[: limits.conditions_max] if item.conditions is not None else known.conditions,
+        desired_number=number,
+        observed_number=observed,
+    )
+
+
+def _short(text: str | None, known: str) -> str:
+    return text[:128] if text is not None else known
+
+
+def event_row(item: EventReport, now: float, limits: ReportLimits) -> EventRow:
+    """Return an event as the log keeps it."""
+    namespace, _, workload = item.about.partition("/")
+    about = f"Instance/{namespace}/{workload}.{item.device}" if workload else f"Device//{item.device}"
+    return EventRow(
+        at=item.at if abs(item.at) < _SECONDS_MAX else now,
+        type=item.type,
+        reason=item.reason[:128],
+        message=item.message[: limits.message_characters_max],
+        source=item.device,
+        about=about[:512],
+        received_at=now,
+    )
+
+
+def frame_row(item: FrameReport, limits: ReportLimits) -> FrameRow | None:
+    """Return a frame as it is stored, its summaries as the index; None when its times are no times."""
+    start, end = item.start, item.end
+    if not (math.isfinite(start) and math.isfinite(end) and abs(start) < _SECONDS_MAX and abs(end) < _SECONDS_MAX):
+        return None
+    body = item.samples if len(item.samples) <= limits.samples_bytes_max else b""
+    return FrameRow(device=item.device, start=start, end=end, summary=_ENCODER.encode(item.series), body=body)

@@ -1,0 +1,44 @@
+"""Refusals of what devices ask, and who is refused everything."""
+
+from typing import Final
+
+import msgspec
+
+from edgewise.controllers.rows import AgentRow
+from edgewise.resources.states import AgentLifecycle
+from edgewise.store.contract import Transaction
+from edgewise.wire.enrolment import ErrorAnswer
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that is not granted: the HTTP status, the body, and what is to be written nevertheless (a quarantine)."""
+
+    status: int
+    answer: ErrorAnswer
+    transaction: Transaction | None = None
+
+
+def refuse(status: int, reason: str, message: str, retry_after: float | None = None) -> Refusal:
+    """Return a refusal without writes."""
+    return Refusal(status=status, answer=ErrorAnswer(reason=reason, message=message, retry_after=retry_after))
+
+
+_LIFECYCLES: Final = {
+    AgentLifecycle.REVOKED: ("Revoked", "this agent was revoked; join again with a new token"),
+    AgentLifecycle.DECOMMISSIONED: ("Decommissioned", "this agent was decommissioned; join again with a new token"),
+    AgentLifecycle.PENDING_APPROVAL: ("PendingApproval", "this agent waits for approval"),
+}
+
+
+def refused_agent(row: AgentRow | None) -> Refusal | None:
+    """Return why an agent is refused everything, or None."""
+    if row is None:
+        return refuse(403, "UnknownAgent", "no agent of this name is enrolled here; join again with a new token")
+    if row.spec.revoked:
+        return refuse(403, *_LIFECYCLES[AgentLifecycle.REVOKED])
+    if row.spec.quarantined:
+        return refuse(403, "Quarantined", "two devices showed this identity; an operator must decide which one is real")
+    if not row.spec.approved:
+        return refuse(403, *_LIFECYCLES[AgentLifecycle.PENDING_APPROVAL])
+    words = _LIFECYCLES.get(row.status.lifecycle)
+    return refuse(403, *words) if words is not None else None

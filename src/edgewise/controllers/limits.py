@@ -1,0 +1,55 @@
+"""Every limit of the control plane's decisions."""
+
+import msgspec
+
+
+class ReportLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one report and of a join. Over `body_bytes_max`, `items_max` or `series_max` (all frames together) a report is refused
+    with 413; longer texts than `message_characters_max` are cut; a frame's samples over `samples_bytes_max` are left out."""
+
+    body_bytes_max: int = 1_000_000
+    items_max: int = 2_000
+    series_max: int = 5_000
+    samples_bytes_max: int = 500_000
+    message_characters_max: int = 2_000
+    conditions_max: int = 50
+    capacity_bytes_max: int = 16_000
+    labels_max: int = 50
+
+
+class LivenessLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds. A device without an open poll is Offline `offline_after` its last contact. After a start of the control plane, a device not
+    yet heard of is AwaitingReconnect after `awaiting_after` and Offline after `reconnect_window`."""
+
+    offline_after_seconds: float = 20.0
+    awaiting_after_seconds: float = 30.0
+    reconnect_window_seconds: float = 120.0
+
+
+class ControllerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """`transaction_writes_max` bounds one transaction, `decision_writes_max` all of one decision. Statuses that only count are written at
+    most every `counts_interval_seconds`; changes of instances' statuses are looked at most every `settle_seconds`.
+    `rollouts_kept` finished rollouts and `revisions_kept` unused revisions are kept per workload. A decommissioned device that is offline
+    is given up after `decommission_wait_seconds`. A session that comes back `session_flips_max` times after another one was seen is
+    a clone."""
+
+    transaction_writes_max: int = 500
+    decision_writes_max: int = 2_000
+    counts_interval_seconds: float = 1.0
+    settle_seconds: float = 0.1
+    rollouts_kept: int = 10
+    revisions_kept: int = 10
+    touched_devices_named_max: int = 100
+    failures_named_max: int = 10
+    offline_events_named_max: int = 20
+    decommission_wait_seconds: float = 60.0
+    session_flips_max: int = 2
+    rejected_kept: int = 20
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """All limits of the room."""
+
+    report: ReportLimits = ReportLimits()
+    liveness: LivenessLimits = LivenessLimits()
+    controllers: ControllerLimits = ControllerLimits()

@@ -1,0 +1,137 @@
+"""The instances of one workload, with everything that is counted over them kept current per change."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from edgewise.controllers.rows import InstanceRow
+from edgewise.delivery.rollout import Standing, Tally, standing
+
+_COUNTED: Final = {standing: standing.value.lower() for standing in Standing}
+
+Reach = Callable[[str], tuple[bool, float]]
+"""Of a device: whether it is online, and since when (wall clock)."""
+
+
+class Members:
+    """Instances by device. `running` counts those wanted; `offline` are the running ones on devices out of reach, `lost` those of them
+    that are replaced elsewhere. `tally` counts them on their way to `to`, the revision that the workload's rollout goes to."""
+
+    __slots__ = ("_deadline", "_overdue", "_standing", "highest_epoch", "instances", "lost", "offline", "ready", "running", "tally", "to")
+
+    def __init__(self) -> None:
+        self.instances: dict[str, InstanceRow] = {}
+        self.running = 0
+        self.ready = 0
+        self.offline: set[str] = set()
+        self.lost: set[str] = set()
+        self.highest_epoch = 0
+        self.to = ""
+        self.tally = Tally()
+        self._standing: dict[str, Standing] = {}
+        self._overdue: set[str] = set()
+        self._deadline = 0.0
+
+    def put(self, row: InstanceRow, reach: Reach) -> InstanceRow | None:
+        """Take over a row; return the one that it replaces."""
+        device = row.spec.device
+        before = self.instances.get(device)
+        if before is not None:
+            self._count(before, -1)
+            if before.spec is not row.spec and before.spec.assigned_at != row.spec.assigned_at:
+                self._overdue.discard(device)
+        self.instances[device] = row
+        self.highest_epoch = max(self.highest_epoch, row.spec.epoch)
+        self._count(row, 1)
+        self.look(device, reach)
+        return before
+
+    def remove(self, device: str) -> InstanceRow | None:
+        """Forget an instance; return it."""
+        row = self.instances.pop(device, None)
+        if row is not None:
+            self._count(row, -1)
+            self._stand(device, None)
+            self.offline.discard(device)
+            self.lost.discard(device)
+            self._overdue.discard(device)
+        return row
+
+    def _count(self, row: InstanceRow, step: int) -> None:
+        if row.running:
+            self.running += step
+            self.ready += step * row.seen.ready
+            if self.to and row.spec.hold and row.spec.revision == self.to:
+                self.tally.holding += step
+
+    def look(self, device: str, reach: Reach) -> None:
+        """Look at one instance again: it or its device changed."""
+        row = self.instances.get(device)
+        if row is None:
+            return
+        online, _ = reach(device)
+        if online or not row.running:
+            self.offline.discard(device)
+            self.lost.discard(device)
+        else:
+            self.offline.add(device)
+            # Its time begins anew when it is back.
+            self._overdue.discard(device)
+        self._stand(device, self._stands(row, online=online))
+
+    def _stands(self, row: InstanceRow, *, online: bool) -> Standing | None:
+        if not self.to or not row.running:
+            return None
+        return standing(row.spec, row.seen, self.to, online=online, overdue=row.spec.device in self._overdue)
+
+    def _stand(self, device: str, now: Standing | None) -> None:
+        before = self._standing.get(device)
+        if before is now:
+            return
+        if before is not None:
+            setattr(self.tally, _COUNTED[before], getattr(self.tally, _COUNTED[before]) - 1)
+        if now is None:
+            del self._standing[device]
+        else:
+            self._standing[device] = now
+            setattr(self.tally, _COUNTED[now], getattr(self.tally, _COUNTED[now]) + 1)
+
+    def track(self, to: str, deadline: float, reach: Reach) -> None:
+        """Count towards another revision from now on (empty: none). `deadline` is what one device has for its update, in seconds."""
+        self._deadline = deadline
+        if to == self.to:
+            return
+        self.to = to
+        self.tally = Tally()
+        self._standing.clear()
+        self._overdue.clear()
+        for device, row in self.instances.items():
+            if row.running and to and row.spec.hold and row.spec.revision == to:
+                self.tally.holding += 1
+            online, _ = reach(device)
+            self._stand(device, self._stands(row, online=online))
+
+    def expire(self, now: float, reach: Reach) -> float | None:
+        """Let those that are too long on their way fail; return when the next one would, or None."""
+        if not self.to or self.tally.updating == 0:
+            return None
+        earliest: float | None = None
+        for device in list(self.on(Standing.UPDATING)):
+            row = self.instances[device]
+            if row.seen.committed == self.to:
+                continue
+            _, since = reach(device)
+            due = max(row.spec.assigned_at, since) + self._deadline
+            if due <= now:
+                self._overdue.add(device)
+                self.look(device, reach)
+            elif earliest is None or due < earliest:
+                earliest = due
+        return earliest
+
+    def on(self, where: Standing) -> Iterator[str]:
+        """Yield the devices whose instance stands at `where`."""
+        return (device for device, stands in self._standing.items() if stands is where)
+
+    def standing_of(self, device: str) -> Standing | None:
+        """Return where a device's instance stands, or None."""
+        return self._standing.get(device)

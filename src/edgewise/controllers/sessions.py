@@ -1,0 +1,23 @@
+"""Two devices that show one identity are told apart by the sessions that their agents draw at random at each start."""
+
+import msgspec
+
+
+class Session(msgspec.Struct, frozen=True):
+    """The session that an agent reports under, the one before, and how often a former one came back."""
+
+    current: str
+    previous: str = ""
+    flips: int = 0
+
+
+def next_session(known: Session | None, session: str) -> Session:
+    """Return what is known after a report under `session`. A new session is a restart. One that comes back after another was seen is not:
+    once may be a delayed message, again is a second device."""
+    if known is None:
+        return Session(session)
+    if session == known.current:
+        return known
+    if session == known.previous:
+        return Session(session, known.current, known.flips + 1)
+    return Session(session, known.current)

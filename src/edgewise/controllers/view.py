@@ -1,0 +1,208 @@
+"""The control plane's view of the fleet: indexed, changed per document, never loaded for a decision.
+
+The shell makes one `FleetView`, feeds it every document once (`apply` of a `Change` each, then `loaded`), and every change after that.
+Changes may come twice and, for different documents, in any order; an older change of a document than the one applied is ignored.
+Decisions read the view and what it marked as changed; the view itself decides nothing.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from edgewise.controllers._apply import apply_change
+from edgewise.controllers.limits import Limits
+from edgewise.controllers.members import Members
+from edgewise.controllers.metrics import WaveMetrics
+from edgewise.controllers.presence import Presence
+from edgewise.controllers.rows import (
+    AgentRow,
+    ContentRow,
+    DeviceRow,
+    InstanceRow,
+    RevisionRow,
+    RolloutRow,
+    SecretRow,
+    Shared,
+    WorkloadKey,
+    WorkloadRow,
+)
+from edgewise.controllers.sessions import Session
+from edgewise.controllers.timers import Timers
+from edgewise.controllers.tokens import AccessTokenRow, JoinTokenRow
+from edgewise.delivery.facts import NOTHING, Demand, Room, VersionFacts, demand_of, room_of
+from edgewise.resources.site import SiteSpec
+from edgewise.resources.states import Connection
+from edgewise.store.contract import Change, Document, Key, Mark
+from edgewise.wire.desired import Position
+
+
+class AgentMarks:
+    """Up to which number each lane of an agent's latest outbox is kept."""
+
+    __slots__ = ("incarnation", "numbers")
+
+    def __init__(self, incarnation: str) -> None:
+        self.incarnation = incarnation
+        self.numbers: dict[str, int] = {}
+
+
+class FleetView:
+    """Everything that decisions read. `now` is the latest time that a decision was asked at."""
+
+    def __init__(self, epoch: int, started_at: float, limits: Limits | None = None) -> None:
+        self.epoch = epoch
+        self.limits = limits or Limits()
+        self.revision = 0
+        self.now = started_at
+        self.sites: dict[str, SiteSpec] = {}
+        self.devices: dict[str, DeviceRow] = {}
+        self.agents: dict[str, AgentRow] = {}
+        self.workloads: dict[WorkloadKey, WorkloadRow] = {}
+        self.members: dict[WorkloadKey, Members] = {}
+        self.revisions: dict[WorkloadKey, dict[str, RevisionRow]] = {}
+        self.rollouts: dict[WorkloadKey, dict[str, RolloutRow]] = {}
+        self.artifacts: dict[WorkloadKey, dict[str, str]] = {}
+        self.versions: dict[WorkloadKey, dict[str, VersionFacts]] = {}
+        self.configs: dict[Key, ContentRow] = {}
+        self.secrets: dict[Key, SecretRow] = {}
+        self.join_tokens: dict[str, JoinTokenRow] = {}
+        self.access_tokens: dict[str, AccessTokenRow] = {}
+        self.on_device: dict[str, dict[WorkloadKey, InstanceRow]] = {}
+        self.marks: dict[str, AgentMarks] = {}
+        self.sessions: dict[str, Session] = {}
+        self.presence = Presence(started_at)
+        self.metrics: dict[str, WaveMetrics] = {}
+        self.timers = Timers()
+        self.dirty: set[WorkloadKey] = set()
+        self.stirred: dict[WorkloadKey, float] = {}
+        self.leaving: set[str] = set()
+        self.unrendered: set[str] = set()
+        self.numbers: dict[str, int] = {}
+        self.contents: dict[str, int] = {}
+        self.shared = Shared()
+        self.removed: dict[Key, int] = {}
+        self._demands: dict[tuple[str, str, str, str], Demand] = {}
+
+    # ---- being kept current ----
+
+    def apply(self, change: Change) -> None:
+        """Take over one change of a document."""
+        apply_change(self, change)
+
+    def load(self, documents: Iterable[Document]) -> None:
+        """Take over documents of a list."""
+        for document in documents:
+            apply_change(self, Change(revision=document.revision, key=document.key, document=document))
+
+    def loaded(self, revision: int) -> None:
+        """Everything up to `revision` was loaded: desired states count from here, and every workload is to be looked at once."""
+        self.revision = max(self.revision, revision)
+        self.dirty.update(self.workloads)
+        self.dirty.update(self.members)
+        self.unrendered.update(self.devices)
+
+    def apply_mark(self, mark: Mark) -> None:
+        """Take over a mark that the store keeps."""
+        known = self.marks.get(mark.agent)
+        if known is None or known.incarnation != mark.incarnation:
+            known = self.marks[mark.agent] = AgentMarks(mark.incarnation)
+        known.numbers[mark.lane] = max(mark.number, known.numbers.get(mark.lane, 0))
+
+    def contact(self, agent: str, now: float) -> None:
+        """An authenticated request of `agent` came."""
+        self.presence.contact(agent, now)
+        self._returned(agent)
+
+    def poll_opened(self, agent: str, now: float) -> None:
+        """A poll of `agent` waits: until `poll_closed`, the agent counts as heard."""
+        self.presence.opened(agent, now)
+        self._returned(agent)
+
+    def poll_closed(self, agent: str, now: float) -> None:
+        """A poll of `agent` ended, answered or broken."""
+        self.presence.closed(agent, now)
+
+    def _returned(self, agent: str) -> None:
+        if agent not in self.presence.watched:
+            self.presence.returned.add(agent)
+
+    # ---- what decisions read ----
+
+    @property
+    def position(self) -> Position:
+        """Where the view is."""
+        return Position(self.epoch, self.revision)
+
+    def reach(self, device: str) -> tuple[bool, float]:
+        """Return whether a device is online, and since when."""
+        row = self.devices.get(device)
+        if row is None:
+            return False, 0.0
+        return row.status.connection is Connection.ONLINE, row.status.last_seen
+
+    def domain(self, site: str) -> str:
+        """Return a site's failover domain."""
+        spec = self.sites.get(site)
+        return spec.failover_domain or site if spec is not None else site
+
+    def room(self, device: str) -> Room:
+        """Return what is free on a device. Raises `KeyError` when there is no such device."""
+        row = self.devices[device]
+        if row.room is None:
+            instances = self.on_device.get(device)
+            demands = tuple(self.demand(key, row.spec.revision, row.spec.variant) for key, row in instances.items()) if instances else ()
+            row.room = room_of(row.facts.capacity, demands)
+        return row.room
+
+    def demand(self, workload: WorkloadKey, revision: str, variant: str) -> Demand:
+        """Return what an instance takes; nothing when its revision is not known."""
+        key = (*workload, revision, variant)
+        known = self._demands.get(key)
+        if known is None:
+            row = self.revisions.get(workload, {}).get(revision)
+            if row is None:
+                return NOTHING
+            version = self.version_of(workload[0], row)
+            facts = next((facts for facts in version.variants if facts.name == variant), None) if version is not None else None
+            known = demand_of(row.template.resources, row.template.peripherals, facts)
+            if version is not None:
+                self._demands[key] = known
+        return known
+
+    def version_of(self, namespace: str, revision: RevisionRow) -> VersionFacts | None:
+        """Return the artifact version that a revision runs."""
+        return self.versions.get((namespace, revision.template.artifact), {}).get(revision.template.version)
+
+    def active_rollout(self, workload: WorkloadKey) -> RolloutRow | None:
+        """Return the workload's rollout that is not over."""
+        return next((row for row in self.rollouts.get(workload, {}).values() if row.status.finished_at is None), None)
+
+    def agent_of(self, device: str) -> AgentRow | None:
+        """Return the agent that speaks for a device."""
+        row = self.devices.get(device)
+        return self.agents.get(row.spec.agent) if row is not None else None
+
+    def instances_on(self, device: str) -> Iterator[tuple[WorkloadKey, InstanceRow]]:
+        """Yield a device's instances in the order of their names."""
+        return iter(sorted(self.on_device.get(device, {}).items()))
+
+    # ---- what changed ----
+
+    def mark_workload(self, workload: WorkloadKey, device: str | None = None) -> None:
+        """A workload is to be looked at: for one device, or as a whole."""
+        row = self.workloads.get(workload)
+        if row is not None:
+            if device is None:
+                row.unplaced = None
+            elif row.unplaced is not None:
+                row.unplaced.add(device)
+        self.dirty.add(workload)
+
+    def mark_device(self, device: str) -> None:
+        """A device changed in a way that placement depends on: every workload looks at it again."""
+        for key, row in self.workloads.items():
+            if row.unplaced is not None:
+                row.unplaced.add(device)
+            self.dirty.add(key)
+
+    def forget_demands(self) -> None:
+        """What instances take is to be computed anew, because revisions or versions changed."""
+        self._demands.clear()

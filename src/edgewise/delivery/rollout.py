@@ -1,0 +1,301 @@
+"""How a rollout goes on: a table of states and signals, what one member's state is, and which devices come next.
+
+A rollout's membership is not stored: an instance is a member once its spec carries the rollout's revision. `signal_of` says what follows
+from the members' counts, the analysis, a person's word and the time; `TABLE` says what that means in each state.
+"""
+
+import heapq
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from edgewise.resources.instance import InstanceSpec
+from edgewise.resources.quantity import seconds, share_of
+from edgewise.resources.rollout import RolloutSpec, RolloutStatus
+from edgewise.resources.states import AnalysisState, InstanceState, RolloutState, UpdateState
+from edgewise.resources.workload import Canary
+
+
+class Signal(StrEnum):
+    """What may happen to a rollout."""
+
+    START = "Start"
+    SUPERSEDE = "Supersede"
+    ABORT = "Abort"
+    OVER_BUDGET = "OverBudget"
+    ANALYSIS_FAILED = "AnalysisFailed"
+    PROMOTE = "Promote"
+    PAUSE = "Pause"
+    RESUME = "Resume"
+    INCONCLUSIVE = "Inconclusive"
+    HEALTHY = "Healthy"
+    UNHEALTHY = "Unhealthy"
+    JUDGED = "Judged"
+    WAVE_DONE = "WaveDone"
+    ALL_DONE = "AllDone"
+    BACK = "Back"
+    BACK_ABORTED = "BackAborted"
+
+
+class Effect(StrEnum):
+    """What a transition does besides changing the state. `OpenWave`: the first or next wave begins. `Observe` and `Wait`: the time of
+    observation begins or is begun anew. `Release`: the wave's instances may commit. `SendBack`: every touched instance goes back and
+    refuses the revision. `Finish`: the revision is the stable one now. `Hold`: a person must say how to go on."""
+
+    NONE = "None"
+    OPEN_WAVE = "OpenWave"
+    OBSERVE = "Observe"
+    WAIT = "Wait"
+    RELEASE = "Release"
+    SEND_BACK = "SendBack"
+    FINISH = "Finish"
+    HOLD = "Hold"
+
+
+_P, _H, _R = RolloutState.PROGRESSING, RolloutState.PAUSED, RolloutState.ROLLING_BACK
+
+TABLE: Final[Mapping[tuple[RolloutState, Signal], tuple[RolloutState, Effect]]] = {
+    (RolloutState.PENDING, Signal.START): (_P, Effect.OPEN_WAVE),
+    (RolloutState.PENDING, Signal.SUPERSEDE): (RolloutState.SUPERSEDED, Effect.NONE),
+    (RolloutState.PENDING, Signal.ABORT): (_R, Effect.SEND_BACK),
+    (_P, Signal.SUPERSEDE): (RolloutState.SUPERSEDED, Effect.NONE),
+    (_P, Signal.ABORT): (_R, Effect.SEND_BACK),
+    (_P, Signal.OVER_BUDGET): (_R, Effect.SEND_BACK),
+    (_P, Signal.ANALYSIS_FAILED): (_R, Effect.SEND_BACK),
+    (_P, Signal.PROMOTE): (_P, Effect.RELEASE),
+    (_P, Signal.PAUSE): (_H, Effect.NONE),
+    (_P, Signal.INCONCLUSIVE): (_H, Effect.HOLD),
+    (_P, Signal.HEALTHY): (_P, Effect.OBSERVE),
+    (_P, Signal.UNHEALTHY): (_P, Effect.WAIT),
+    (_P, Signal.JUDGED): (_P, Effect.RELEASE),
+    (_P, Signal.WAVE_DONE): (_P, Effect.OPEN_WAVE),
+    (_P, Signal.ALL_DONE): (RolloutState.SUCCEEDED, Effect.FINISH),
+    (_H, Signal.SUPERSEDE): (RolloutState.SUPERSEDED, Effect.NONE),
+    (_H, Signal.ABORT): (_R, Effect.SEND_BACK),
+    (_H, Signal.OVER_BUDGET): (_R, Effect.SEND_BACK),
+    (_H, Signal.ANALYSIS_FAILED): (_R, Effect.SEND_BACK),
+    (_H, Signal.PROMOTE): (_P, Effect.RELEASE),
+    (_H, Signal.RESUME): (_P, Effect.WAIT),
+    (_R, Signal.SUPERSEDE): (RolloutState.SUPERSEDED, Effect.NONE),
+    (_R, Signal.BACK): (RolloutState.ROLLED_BACK, Effect.NONE),
+    (_R, Signal.BACK_ABORTED): (RolloutState.ABORTED, Effect.NONE),
+}
+"""What each signal means in each state; a pair that is not here means nothing."""
+
+ACTIVE: Final = frozenset({RolloutState.PENDING, _P, _H, _R})
+"""The states of a rollout that is not over."""
+
+
+class Standing(StrEnum):
+    """Where one instance stands on its way to a revision. `Held`: well, but told to stay in Probation."""
+
+    PENDING = "Pending"
+    UPDATING = "Updating"
+    HELD = "Held"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNREACHED = "Unreached"
+
+
+class Seen(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What decisions need of an instance's status; it is read from the same bytes as `InstanceStatus`."""
+
+    observed_epoch: int = 0
+    state: InstanceState = InstanceState.PENDING
+    update: UpdateState = UpdateState.IDLE
+    revision: str = ""
+    committed: str = ""
+    update_revision: str = ""
+    ready: bool = False
+    refused: tuple[str, ...] = ()
+    reason: str = ""
+    message: str = ""
+
+
+def standing(spec: InstanceSpec, seen: Seen, to: str, *, online: bool, overdue: bool) -> Standing:
+    """Return where an instance stands on its way to `to`. `overdue`: its deadline passed while the device was reachable."""
+    if spec.revision != to:
+        return Standing.PENDING
+    # What is said of an older epoch is said of a copy that was placed before this one.
+    known = _known(spec, seen, to, online=online) if not 0 < seen.observed_epoch < spec.epoch else None
+    if known is not None:
+        return known
+    if not online:
+        return Standing.UNREACHED
+    return Standing.FAILED if overdue else Standing.UPDATING
+
+
+def _known(spec: InstanceSpec, seen: Seen, to: str, *, online: bool) -> Standing | None:
+    """Return what the device's own account decides, or None when it is still on its way."""
+    if to in seen.refused or (seen.update is UpdateState.FAILED and seen.update_revision == to):
+        return Standing.FAILED
+    if seen.committed == to and seen.revision == to:
+        if seen.state is InstanceState.BROKEN:
+            return Standing.FAILED
+        # A restart in between is neither a failure nor a reason to believe the deadline passed: it is observed until it is ready again.
+        return Standing.SUCCEEDED if seen.ready or not online else Standing.UPDATING
+    held = spec.hold and seen.ready and seen.update is UpdateState.PROBATION and seen.update_revision == to
+    return Standing.HELD if held and online else None
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """How many instances stand where. `holding`: those on the revision that are told to stay in Probation."""
+
+    pending: int = 0
+    updating: int = 0
+    held: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    unreached: int = 0
+    holding: int = 0
+
+    @property
+    def touched(self) -> int:
+        """Those that carry the revision."""
+        return self.updating + self.held + self.succeeded + self.failed + self.unreached
+
+    @property
+    def total(self) -> int:
+        """All instances."""
+        return self.pending + self.touched
+
+    @property
+    def well(self) -> int:
+        """Those that run the revision and are well."""
+        return self.held + self.succeeded
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rollout's next step depends on. `filled`: the open wave has all its members. `verdict` is the analysis of the open wave,
+    Successful when none is configured. `back`: everything that had to go back did."""
+
+    spec: RolloutSpec
+    status: RolloutStatus
+    tally: Tally
+    now: float
+    filled: bool = False
+    verdict: AnalysisState = AnalysisState.SUCCESSFUL
+    back: bool = False
+
+
+def signal_of(facts: Facts) -> Signal | None:
+    """Return what happens to a rollout now, the most urgent first, or None."""
+    match facts.status.state:
+        case RolloutState.PENDING:
+            return Signal.ABORT if facts.spec.abort else Signal.START
+        case RolloutState.PROGRESSING | RolloutState.PAUSED:
+            return _bad_news(facts) or _word(facts) or _progress(facts)
+        case RolloutState.ROLLING_BACK:
+            if not facts.back:
+                return None
+            return Signal.BACK_ABORTED if facts.spec.abort else Signal.BACK
+        case _:
+            return None
+
+
+def _bad_news(facts: Facts) -> Signal | None:
+    if facts.spec.abort:
+        return Signal.ABORT
+    if over_budget(facts.spec.strategy.canary, facts.tally):
+        return Signal.OVER_BUDGET
+    if facts.verdict is AnalysisState.FAILED and facts.status.analysis is not AnalysisState.SUCCESSFUL:
+        return Signal.ANALYSIS_FAILED
+    return None
+
+
+def _word(facts: Facts) -> Signal | None:
+    paused = facts.status.state is RolloutState.PAUSED
+    if facts.spec.promote > facts.status.promoted:
+        return Signal.PROMOTE
+    if paused != facts.spec.paused:
+        return Signal.RESUME if paused else Signal.PAUSE
+    return None
+
+
+def _progress(facts: Facts) -> Signal | None:
+    status, tally = facts.status, facts.tally
+    if status.state is RolloutState.PAUSED or not facts.filled:
+        return None
+    settled = tally.updating == 0 and not _nothing_known(tally)
+    if status.analysis is AnalysisState.SUCCESSFUL:
+        if not settled or tally.holding:
+            return None
+        return Signal.ALL_DONE if status.wave >= status.waves else Signal.WAVE_DONE
+    if settled != (status.healthy_since is not None):
+        return Signal.HEALTHY if settled else Signal.UNHEALTHY
+    return _observed(facts, status.healthy_since) if status.healthy_since is not None else None
+
+
+def _observed(facts: Facts, since: float) -> Signal | None:
+    if facts.verdict is AnalysisState.INCONCLUSIVE:
+        return Signal.INCONCLUSIVE
+    observed = facts.now >= since + seconds(facts.spec.strategy.canary.observe_for)
+    return Signal.JUDGED if observed and facts.verdict is AnalysisState.SUCCESSFUL else None
+
+
+def _nothing_known(tally: Tally) -> bool:
+    """Whether nobody could tell yet how the revision does: there are instances, and every one that carries it is out of reach."""
+    return tally.total > 0 and tally.touched == tally.unreached
+
+
+def over_budget(canary: Canary, tally: Tally) -> bool:
+    """Return whether more members failed than `failure_budget` of those opened."""
+    return tally.failed * 100 > float(canary.failure_budget[:-1]) * tally.touched
+
+
+def wave_count(canary: Canary, *, first: bool) -> int:
+    """Return how many waves there are. A workload's first rollout has nothing to fall back on and is one wave."""
+    return 1 if first else len(canary.waves) + (not _all(canary))
+
+
+def wave_need(canary: Canary, wave: int, waves: int, tally: Tally) -> int:
+    """Return how many more instances the open wave needs. A member out of reach makes room for another one, but at most doubles what
+    was asked for: a revision that takes devices off the network must not walk through the fleet."""
+    if wave >= waves:
+        return tally.pending
+    target = share_of(canary.waves[wave - 1], tally.total)
+    spare = min(tally.unreached, target) if tally.well == 0 and tally.updating == 0 else 0
+    return max(0, min(tally.pending, target + spare - tally.touched))
+
+
+def _all(canary: Canary) -> bool:
+    last = canary.waves[-1]
+    return isinstance(last, str) and float(last[:-1]) >= 100
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance that may be given the revision. `midway`: it is on a revision that was never found good."""
+
+    device: str
+    device_class: str
+    online: bool
+    midway: bool
+
+
+def choose(candidates: Iterable[Candidate], need: int, touched_classes: Mapping[str, int]) -> list[str]:
+    """Return at most `need` devices: those left midway by an earlier rollout first, then those that can be reached, one of each class
+    before a second of any, by name. `touched_classes` counts the members so far by class."""
+    counts = dict(touched_classes)
+    groups: dict[tuple[int, str], list[str]] = {}
+    for candidate in candidates:
+        urgency = 0 if candidate.midway and candidate.online else 1 if candidate.online else 2
+        groups.setdefault((urgency, candidate.device_class), []).append(candidate.device)
+    heap: list[tuple[int, int, str]] = []
+    for (urgency, name), devices in groups.items():
+        devices.sort(reverse=True)
+        heap.append((urgency, counts.get(name, 0), name))
+    heapq.heapify(heap)
+    chosen: list[str] = []
+    while heap and len(chosen) < need:
+        urgency, count, name = heapq.heappop(heap)
+        devices = groups[urgency, name]
+        if count != counts.get(name, 0):
+            heapq.heappush(heap, (urgency, counts.get(name, 0), name))
+            continue
+        chosen.append(devices.pop())
+        counts[name] = counts.get(name, 0) + 1
+        if devices:
+            heapq.heappush(heap, (urgency, counts[name], name))
+    return chosen
