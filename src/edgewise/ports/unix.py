@@ -5,7 +5,7 @@ that only the last part of the path must be short.
 """
 
 # pathlib alone would cost a resident process a third of a megabyte:
-# ruff: noqa: PTH108
+# ruff: noqa: PTH101, PTH108
 
 import os
 import socket
@@ -28,16 +28,15 @@ def connect_unix(path: str, timeout: float | None) -> socket.socket:
 
 
 def listen_unix(path: str, backlog: int) -> socket.socket:
-    """Return a non-blocking socket that listens at `path` (mode 0600), replacing a socket that stood there. Raises `OSError`."""
+    """Return a non-blocking socket that listens at `path` (mode 0600), replacing a socket that stood there. The folder must be closed to
+    others (0700). Raises `OSError`."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if os.path.lexists(path):
             os.unlink(path)
-        mask = os.umask(0o177)
-        try:
-            _through(path, listener.bind)
-        finally:
-            os.umask(mask)
+        _through(path, listener.bind)
+        # Not by umask, which is the whole process's: another thread may be making files. The folder is what keeps others out until here.
+        os.chmod(path, 0o600)
         listener.listen(backlog)
         listener.settimeout(0.0)
     except BaseException:

@@ -1,7 +1,8 @@
 """The agent process: one of two versions, started again when it ends, given up when a new one does not work.
 
 `supervisor/agents.json` holds `current` and `previous` once the agent was replaced by another version; until then the command line says
-what to run. `base` is that command line: when it is another one at the next start, a person has installed another agent, and the file is void.
+what to run. `base` is that command line: when it is another one at the next start, a person has installed another agent, and the file is
+void.
 
 A new version is on trial until it reports healthy. It is given up for the previous one when it has not done so within
 `agent_healthy_seconds_max`, has exited `agent_trial_exits_max` times, or the supervisor itself had to start `agent_trial_starts_max` times

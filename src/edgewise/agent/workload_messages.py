@@ -1,0 +1,83 @@
+"""What is said over the local workload API, as JSON: what a workload may send, and what it gets."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from edgewise.resources.meta import Name, Scalar
+
+MetricName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z][-A-Za-z0-9_./]{0,127}$")]
+RevisionText = Annotated[str, msgspec.Meta(max_length=128)]
+
+
+class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which instance a metric is about, when it is not the one who reports it: a workload of the same namespace on this device."""
+
+    workload: Name
+    revision: RevisionText
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One or many values of a metric. A counter's values are increments. Names and units follow OpenTelemetry."""
+
+    name: MetricName
+    value: float | None = None
+    values: Annotated[tuple[float, ...], msgspec.Meta(max_length=10_000)] = ()
+    unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    type: Literal["gauge", "counter", "histogram"] = "gauge"
+    subject: Subject | None = None
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/metrics`."""
+
+    metrics: Annotated[tuple[Point, ...], msgspec.Meta(max_length=1000)]
+
+
+class Feedback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/feedback`: whether a model's answers turned out right. `correct` and `wrong` count answers."""
+
+    service: Name
+    revision: RevisionText
+    correct: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    wrong: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+
+
+class RefusedPoint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A metric that was not taken, by its place in the request."""
+
+    index: int
+    reason: str
+    message: str
+
+
+class Taken(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer to metrics and feedback: how many points were taken, and which were not."""
+
+    accepted: int
+    refused: tuple[RefusedPoint, ...] = ()
+
+
+class ServiceAnswer(msgspec.Struct, frozen=True):
+    """Where another instance serves. `ready`: it takes requests now."""
+
+    name: str
+    address: str
+    revision: str
+    ready: bool
+
+
+class InstanceAnswer(msgspec.Struct, frozen=True):
+    """Who the caller is."""
+
+    instance: str
+    device: str
+    revision: str
+    parameters: dict[str, Scalar]
+
+
+class LocalError(msgspec.Struct, frozen=True):
+    """The body of every 4xx and 5xx."""
+
+    reason: str
+    message: str
