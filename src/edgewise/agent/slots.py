@@ -110,11 +110,13 @@ class Slots:
         on_exit: Callable[[Exited], None],
         on_gone: Callable[[], None] | None = None,
         limits: SlotsLimits | None = None,
+        model_server: tuple[str, ...] = (sys.executable, "-m", "edgewise.serve"),
     ) -> None:
         self._data = os.path.abspath(data_folder)
         self._device = device
         self._limits = limits or SlotsLimits()
         self._on_exit = on_exit
+        self._model_server = model_server
         self._lock = threading.Lock()
         self._held: list[ExitSeen] | None = []
         self._seen: dict[tuple[str, str], SlotSeen] = {}
@@ -274,7 +276,7 @@ class Slots:
             case "model":
                 control = control_socket_path(self._data, instance, slot)
                 note["control"] = control
-                argv = (sys.executable, "-m", "edgewise.serve", "--model", tree, "--listen-fd", "3", "--control", control)
+                argv = (*self._model_server, "--model", tree, "--listen-fd", "3", "--control", control)
                 argv += ("--instance", instance, "--revision", launch.revision)
                 env["EDGEWISE_CONTROL"] = control
         env |= {

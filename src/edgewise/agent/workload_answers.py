@@ -30,8 +30,8 @@ REVISIONS_REMEMBERED: Final = 8
 
 
 class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
-    """What the API knows of an instance. `name` is NAMESPACE/WORKLOAD, `revision` the one that takes the traffic (or, before any does, that
-    starts), `also_running` those in the other slot, `address` where it serves or empty. `secrets` are the names it may read."""
+    """What the API knows of an instance. `name` is NAMESPACE/WORKLOAD, `revision` the one that takes the traffic (before any does: the one
+    that starts), `also_running` those in the other slot, `address` where it serves or empty. `secrets` are the names it may read."""
 
     name: str
     revision: str
@@ -45,11 +45,12 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
 
 class ApiCalls(msgspec.Struct, frozen=True):
     """What the API asks of the agent, from its own thread; none of it may block for long. `secret(instance, name)` returns the secret's
-    data or None; `heartbeat(instance)`; `window(window)` takes the metrics of one window."""
+    data or None; `heartbeat(instance)`; `window(window)` takes the metrics of one window, and without it somebody else calls the aggregator's
+    `take`."""
 
     heartbeat: Callable[[str], None]
     secret: Callable[[str, str], Mapping[str, str] | None]
-    window: Callable[[Window], None]
+    window: Callable[[Window], None] | None = None
 
 
 class ApiRefused(Exception):

@@ -118,9 +118,7 @@ class WorkloadApi:
                 self._log.error("mistake in the workload API", f"{type(error).__name__}: {error}")
         for connection in tuple(self.connections):
             connection.close()
-        window = self._aggregator.take(self.clock.wall(), self.clock.monotonic())
-        if window is not None:
-            self._calls.window(window)
+        self._cut_window(self.clock.monotonic())
 
     def _step(self) -> None:
         for key, _ in self.selector.select(self._timeout()):
@@ -139,7 +137,7 @@ class WorkloadApi:
         now = self.clock.monotonic()
         waits = [connection.deadline - now for connection in self.connections]
         due = self._aggregator.due_in(now)
-        if due is not None:
+        if due is not None and self._calls.window is not None:
             waits.append(due)
         return max(0.0, min(waits)) if waits else None
 
@@ -171,6 +169,10 @@ class WorkloadApi:
         for connection in [one for one in self.connections if one.deadline <= now]:
             connection.close()
         if self._aggregator.due_in(now) == 0.0:
+            self._cut_window(now)
+
+    def _cut_window(self, now: float) -> None:
+        if self._calls.window is not None:
             window = self._aggregator.take(self.clock.wall(), now)
             if window is not None:
                 self._calls.window(window)

@@ -2,6 +2,8 @@
 
     python -m edgewise.supervisor --data DIR [--limit NAME=NUMBER]… [-- AGENT ARGV…]
 
+Without `--` it runs the agent that is installed beside it; with nothing after `--` it runs none.
+
 Ends with 0 after a clean stop, 2 on a wrong command line, 3 when a supervisor already runs for the data folder, 4 when the folder cannot be
 used.
 """
@@ -12,6 +14,7 @@ used.
 import fcntl
 import gc
 import os
+import sys
 
 from edgewise.supervisor.agents import AgentKeeper
 from edgewise.supervisor.cgroups import find_cgroups
@@ -46,7 +49,7 @@ class Settings:
 
 def read_command_line(arguments: "list[str]") -> Settings:
     """Read the arguments. Raises `ValueError`."""
-    own, agent = arguments, []
+    own, agent = arguments, None
     if "--" in arguments:
         at = arguments.index("--")
         own, agent = arguments[:at], arguments[at + 1 :]
@@ -63,6 +66,8 @@ def read_command_line(arguments: "list[str]") -> Settings:
             raise ValueError(_USAGE)
     if not data:
         raise ValueError(_USAGE)
+    if agent is None:
+        agent = [sys.executable, "-m", "edgewise.agent", "--data", os.path.realpath(data)]
     return Settings(data, SupervisorLimits(overrides), agent)
 
 
