@@ -1,10 +1,11 @@
-"""Runs the short-lived helper process from the resident side: hands it a job, passes its lines on, and never waits for ever."""
+"""Runs the short-lived helper process from the resident side: hands it a job, passes its lines on, and never waits for ever.
+
+`os.posix_spawn` does what is needed; the `subprocess` module and those it loads would cost more than half a megabyte.
+"""
 
 import contextlib
 import os
 import select
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from edgewise.engine.protocol import Failed, Fetched
 
 COMMAND = (sys.executable, "-m", "edgewise.agent.fetch")
 _ERROR_BYTES_MAX = 4096
+_SIGKILL = 9
 
 
 class HelperFailed(Exception):
@@ -32,7 +34,7 @@ class Helper:
         self._command = command
         self._limits = limits
         self._lock = threading.Lock()
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._running: dict[int, _Child] = {}
         self._cancelled: set[int] = set()
 
     def fetch(self, key: int, job: FetchJob, progress: Callable[[Progress], None]) -> Fetched | Failed:
@@ -63,48 +65,39 @@ class Helper:
         """Kill the process that works for `key`; its call then returns."""
         with self._lock:
             self._cancelled.add(key)
-            process = self._running.get(key)
-            if process is not None:
-                _kill(process)
+            child = self._running.get(key)
+            if child is not None:
+                child.kill()
+
+    def forget(self, key: int) -> None:
+        """Forget that `key` was cancelled: its call has returned."""
+        with self._lock:
+            self._cancelled.discard(key)
 
     def cancel_all(self) -> None:
         """Kill every helper process."""
         with self._lock:
-            for process in self._running.values():
-                _kill(process)
+            for child in self._running.values():
+                child.kill()
 
     def _run(self, key: int, job: Job, seconds: float, progress: Callable[[Progress], None] | None) -> Line:
         with self._lock:
             if key in self._cancelled:
-                self._cancelled.discard(key)
                 raise HelperFailed("cancelled")
-            process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                env=_environment(),
-            )
-            self._running[key] = process
+            child = _spawn(self._command)
+            self._running[key] = child
         try:
-            return self._converse(process, job, seconds, progress)
+            return self._converse(child, job, seconds, progress)
         finally:
-            _kill(process)
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                with contextlib.suppress(OSError):
-                    if pipe is not None:
-                        pipe.close()
-            process.wait()
             with self._lock:
                 self._running.pop(key, None)
-                self._cancelled.discard(key)
+                child.kill()
+            child.reap()
 
-    def _converse(self, process: subprocess.Popen[bytes], job: Job, seconds: float, progress: Callable[[Progress], None] | None) -> Line:
+    def _converse(self, child: "_Child", job: Job, seconds: float, progress: Callable[[Progress], None] | None) -> Line:
         end = time.monotonic() + seconds
-        with contextlib.suppress(BrokenPipeError):  # it died already: what it said comes below
-            _write_all(process, msgspec.json.encode(job), end)
-        lines = _Lines(process, self._limits, end)
+        child.give(msgspec.json.encode(job), end)
+        lines = _Lines(child, self._limits, end)
         while (text := lines.next()) is not None:
             try:
                 line: Line = _line_decoder().decode(text)
@@ -117,14 +110,67 @@ class Helper:
         raise HelperFailed(f"the helper ended without a result{lines.complaint()}")
 
 
+class _Child:
+    """A process in its own group, with a pipe for each of its standard streams. Not reaped before `reap`, so that `kill` hits no other."""
+
+    def __init__(self, pid: int, job: int, out: int, err: int) -> None:
+        self._pid = pid
+        self._job = job
+        self.out = out
+        self.err = err
+
+    def give(self, data: bytes, end: float) -> None:
+        """Write its standard input and close it."""
+        os.set_blocking(self._job, False)
+        poll = select.poll()
+        poll.register(self._job, select.POLLOUT)
+        view = memoryview(data)
+        with contextlib.suppress(BrokenPipeError):  # it died already: what it said comes from the other pipes
+            while view:
+                if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                    raise HelperFailed("the helper did not take its job")
+                view = view[os.write(self._job, view) :]
+        os.close(self._job)
+        self._job = -1
+
+    def kill(self) -> None:
+        """End it and whatever it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, _SIGKILL)
+
+    def reap(self) -> None:
+        """Wait for its end, which must have been brought about, and close the pipes."""
+        for descriptor in (self._job, self.out, self.err):
+            if descriptor >= 0:
+                os.close(descriptor)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+
+
+def _spawn(command: tuple[str, ...]) -> _Child:
+    """Start the helper. Raises `HelperFailed` when the machine has no room for another process."""
+    pipes: list[int] = []
+    try:
+        for _ in range(3):
+            pipes.extend(os.pipe2(os.O_CLOEXEC))
+        job_end, job, out, out_end, err, err_end = pipes
+        actions = [(os.POSIX_SPAWN_DUP2, job_end, 0), (os.POSIX_SPAWN_DUP2, out_end, 1), (os.POSIX_SPAWN_DUP2, err_end, 2)]
+        pid = os.posix_spawn(command[0], command, _environment(), file_actions=actions, setpgroup=0)
+    except OSError as error:
+        for descriptor in pipes:
+            os.close(descriptor)
+        raise HelperFailed(f"no helper process could be started: {error}") from error
+    for descriptor in (job_end, out_end, err_end):
+        os.close(descriptor)
+    return _Child(pid, job, out, err)
+
+
 class _Lines:
     """Reads whole lines of a process with a deadline for silence and one for the whole."""
 
-    def __init__(self, process: subprocess.Popen[bytes], limits: AgentLimits, end: float) -> None:
-        assert process.stdout is not None  # noqa: S101  # both are pipes, as `_run` made them
-        assert process.stderr is not None  # noqa: S101
-        self._out = process.stdout.fileno()
-        self._err = process.stderr.fileno()
+    def __init__(self, child: _Child, limits: AgentLimits, end: float) -> None:
+        self._out = child.out
+        self._err = child.err
         self._limits = limits
         self._end = end
         self._buffer = b""
@@ -163,26 +209,6 @@ class _Lines:
                 self._buffer += data
             else:
                 self._complaint = (self._complaint + data)[-_ERROR_BYTES_MAX:]
-
-
-def _write_all(process: subprocess.Popen[bytes], data: bytes, end: float) -> None:
-    assert process.stdin is not None  # noqa: S101  # a pipe, as `_run` made it
-    descriptor = process.stdin.fileno()
-    os.set_blocking(descriptor, False)
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    view = memoryview(data)
-    while view:
-        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-            raise HelperFailed("the helper did not take its job")
-        view = view[os.write(descriptor, view) :]
-    process.stdin.close()
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _environment() -> dict[str, str]:

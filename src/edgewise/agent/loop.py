@@ -37,7 +37,8 @@ class Loop(Generic[S]):
     """Runs one engine. `post` may be called from any thread, everything else from the loop's own.
 
     `persist` appends records to the journal and syncs it, or raises `FilesError`; `carry` starts an effect and does not wait for it;
-    `taken` is told of each event whose step is done; `on_crash` of an exception out of the engine itself."""
+    `adopted` hears of each new state before its effects begin, `taken` of each event whose step is done, `on_crash` of an exception out
+    of the engine itself."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Loop(Generic[S]):
         persist: Callable[[tuple[Record, ...]], None],
         carry: Callable[[Effect], None],
         log: Log,
+        adopted: Callable[[S], None] = lambda _state: None,
         taken: Callable[[Event, S], None] = lambda _event, _state: None,
         on_crash: Callable[[Event, Exception], None] = lambda _event, _error: None,
         limits: AgentLimits = LIMITS,
@@ -58,6 +60,7 @@ class Loop(Generic[S]):
         self._persist = persist
         self._carry = carry
         self._log = log
+        self._adopted = adopted
         self._taken = taken
         self._on_crash = on_crash
         self._limits = limits
@@ -136,6 +139,7 @@ class Loop(Generic[S]):
                 self._storage_failed(error)
                 return False
         self.state = state
+        self._adopted(state)
         for effect in effects:
             if not isinstance(effect, Persist):
                 self._carry(effect)

@@ -33,7 +33,7 @@ class Streams:
 
     def take(self, request: StreamRequest) -> bool:
         """Begin to send. Returns False when it is being sent already, or too many are."""
-        if not request.id.isalnum() and not all(part.isalnum() for part in request.id.split("-")):
+        if not request.id.replace("-", "").replace("_", "").isalnum():
             return False
         with self._lock:
             if self._closed or request.id in self._open or len(self._open) >= self._limits.streams_max:

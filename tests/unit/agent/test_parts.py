@@ -6,10 +6,11 @@ import time
 import pytest
 
 from edgewise.agent.addresses import Address, parse_address
+from edgewise.agent.aggregate import Window
 from edgewise.agent.limits import AgentLimits
 from edgewise.agent.log import Log
 from edgewise.agent.streams import log_pieces
-from edgewise.agent.telemetry import Telemetry
+from edgewise.agent.telemetry import frame
 from edgewise.agent.tls import days_since_epoch
 from edgewise.agent.unit import UnitRefused, unit_text
 from edgewise.agent.workers import Pool, Stepper
@@ -167,23 +168,13 @@ def test_what_could_break_out_of_a_unit_is_refused(data, user):
         unit_text(data, user)
 
 
-def test_frames_are_cut_only_when_there_is_something(clock):
+def test_a_window_becomes_a_frame_that_tells_what_was_dropped():
     series = Series(name="m", unit="", type="gauge", instance="n/w", revision="r", count=1, sum=1, sum_squares=1, min=1, max=1, last=1)
-    waiting = [(series,)]
-    frames = []
-
-    class Aggregates:
-        def take(self):
-            return waiting.pop() if waiting else ()
-
-    telemetry = Telemetry("d", "boot", Aggregates(), clock, append=frames.append)
-    clock.time += 15
-    assert telemetry.cut()
-    clock.time += 15
-    assert not telemetry.cut()
-    assert len(frames) == 1
-    assert frames[0].end - frames[0].start == pytest.approx(15)
-    assert frames[0].series == (series,)
+    whole = frame(Window(start=1.0, end=16.0, monotonic=7.0, series=(series,)), "d", "boot")
+    assert (whole.device, whole.boot_id, whole.start, whole.end, whole.monotonic, whole.series) == ("d", "boot", 1.0, 16.0, 7.0, (series,))
+    lossy = frame(Window(start=1.0, end=16.0, monotonic=7.0, series=(series,), dropped=9), "d", "boot")
+    assert lossy.series[0] == series
+    assert (lossy.series[1].name, lossy.series[1].sum) == ("edgewise.metrics.dropped", 9.0)
 
 
 LOG_LIMITS = AgentLimits(stream_poll_seconds=0.01)
