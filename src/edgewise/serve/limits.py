@@ -1,0 +1,39 @@
+"""Every limit of the model server, with its unit."""
+
+from typing import Final
+
+import msgspec
+
+
+class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one model server.
+
+    Bytes: `head_bytes_max` of request line and headers, `body_bytes_max` of one body, `framing_bytes_max` of chunk sizes, extensions and
+    trailers around it, `buffered_bytes_max` of all bodies that are held at
+    once, `linger_bytes_max` read and thrown away after a refusal. Counts: `connections_max` open at once (others wait in the kernel's
+    queue), `waiting_requests_max` for inference, `pipelined_requests_max` on one connection, `values_max` in all tensors of a request or
+    answer, `tensors_max`, `rank_max`. Seconds: `request_seconds_max` from a request's first byte to its last, `write_seconds_max` for a
+    client to take its answer, `idle_seconds_max` between requests, `drain_seconds` that idle connections are kept once a drain began,
+    `terminate_seconds` the same after SIGTERM, `linger_seconds` for a client to close after the last answer, `retry_after_seconds`."""
+
+    head_bytes_max: int = 16_384
+    body_bytes_max: int = 16_777_216
+    framing_bytes_max: int = 1_048_576
+    buffered_bytes_max: int = 67_108_864
+    linger_bytes_max: int = 67_108_864
+    connections_max: int = 256
+    waiting_requests_max: int = 64
+    pipelined_requests_max: int = 16
+    values_max: int = 2_000_000
+    tensors_max: int = 64
+    rank_max: int = 8
+    request_seconds_max: float = 30.0
+    write_seconds_max: float = 30.0
+    idle_seconds_max: float = 300.0
+    drain_seconds: float = 4.0
+    terminate_seconds: float = 1.0
+    linger_seconds: float = 2.0
+    retry_after_seconds: int = 1
+
+
+LIMITS: Final = ServeLimits()

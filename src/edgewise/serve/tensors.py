@@ -1,0 +1,129 @@
+"""Tensors of the Open Inference Protocol's JSON form, to and from arrays.
+
+Numbers come flat in row-major order or nested like the shape. They are counted before they are parsed, parsed with the element type that
+the datatype asks for, and must fit it: a bool is no number, 300 is no UINT8, 1e300 is no FP32, NaN does not exist in JSON.
+"""
+
+import functools
+import math
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+class TensorRefused(ValueError):
+    """A tensor is not what its datatype and shape say, or not what the model takes. The message is for whoever sent it."""
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """How a datatype is called in ONNX and in numpy, and what its elements are in JSON."""
+
+    onnx: str
+    dtype: str
+    element: type
+
+
+_KINDS: Final[dict[str, _Kind]] = {
+    "BOOL": _Kind("tensor(bool)", "bool", bool),
+    "UINT8": _Kind("tensor(uint8)", "uint8", int),
+    "UINT16": _Kind("tensor(uint16)", "uint16", int),
+    "UINT32": _Kind("tensor(uint32)", "uint32", int),
+    "UINT64": _Kind("tensor(uint64)", "uint64", int),
+    "INT8": _Kind("tensor(int8)", "int8", int),
+    "INT16": _Kind("tensor(int16)", "int16", int),
+    "INT32": _Kind("tensor(int32)", "int32", int),
+    "INT64": _Kind("tensor(int64)", "int64", int),
+    "FP16": _Kind("tensor(float16)", "float16", float),
+    "FP32": _Kind("tensor(float)", "float32", float),
+    "FP64": _Kind("tensor(double)", "float64", float),
+    "BYTES": _Kind("tensor(string)", "object", str),
+}
+_BY_ONNX: Final = {kind.onnx: datatype for datatype, kind in _KINDS.items()}
+_SPACE: Final = b" \t\r\n"
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """A model's input or output. A dimension of -1 is free."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+def datatype_of(onnx_type: str) -> str | None:
+    """Return the protocol's name for an ONNX type such as `tensor(float)`, or None when it has none."""
+    return _BY_ONNX.get(onnx_type)
+
+
+def zeros(spec: TensorSpec, free: int) -> Array:
+    """Return a tensor of zeros (empty strings) that fits `spec`; the first free dimension is 1, others are `free`."""
+    shape = tuple((1 if at == 0 else free) if size < 0 else size for at, size in enumerate(spec.shape))
+    kind = _KINDS[spec.datatype]
+    return np.full(shape, "", dtype=object) if kind.element is str else np.zeros(shape, dtype=kind.dtype)
+
+
+def values_in(shape: tuple[int, ...]) -> int:
+    """Return how many values a tensor of `shape` has."""
+    return math.prod(shape)
+
+
+def check_shape(spec: TensorSpec, shape: tuple[int, ...], datatype: str) -> None:
+    """Raise `TensorRefused` unless a tensor of `shape` and `datatype` is what the model takes for `spec`."""
+    if datatype != spec.datatype:
+        raise TensorRefused(f"input {spec.name!r} is {spec.datatype}, not {datatype[:20]!r}")
+    fits = len(shape) == len(spec.shape) and all(want in {-1, size} for want, size in zip(spec.shape, shape, strict=True))
+    if not fits or any(size < 1 for size in shape):
+        raise TensorRefused(f"input {spec.name!r} has the shape {list(spec.shape)}, not {list(shape)}")
+
+
+def read_values(spec: TensorSpec, shape: tuple[int, ...], data: bytes) -> Array:
+    """Return JSON `data` as an array of `shape`, which was checked against `spec`. Raises `TensorRefused`."""
+    kind, count = _KINDS[spec.datatype], values_in(shape)
+    depth = _depth(data)
+    if depth not in {1, max(len(shape), 1)}:
+        raise TensorRefused(f"the data of input {spec.name!r} is neither flat nor nested like its shape {list(shape)}")
+    if kind.element is not str and data.count(b",") + 1 != count:
+        raise TensorRefused(f"the data of input {spec.name!r} does not hold the {count} values of its shape {list(shape)}")
+    try:
+        values = _decoder(kind.element, depth).decode(data)
+        with np.errstate(over="ignore"):  # looked at below
+            array = np.array(values, dtype=kind.dtype)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise TensorRefused(f"the data of input {spec.name!r} is not {spec.datatype}: {error}") from error
+    if array.size != count or array.shape not in {shape, (count,)}:
+        raise TensorRefused(f"the data of input {spec.name!r} does not hold the {count} values of its shape {list(shape)}")
+    if kind.element is float and not np.isfinite(array).all():
+        raise TensorRefused(f"the data of input {spec.name!r} holds values that {spec.datatype} cannot")
+    return array.reshape(shape)
+
+
+def write_values(spec: TensorSpec, array: Array) -> list[Any]:
+    """Return an output's values, flat in row-major order. Raises `TensorRefused` when JSON cannot carry them."""
+    if _KINDS[spec.datatype].element is float and not np.isfinite(array).all():
+        raise TensorRefused(f"output {spec.name!r} is not finite for this input, and JSON cannot carry that")
+    return list(array.ravel().tolist())
+
+
+def _depth(data: bytes) -> int:
+    """Count the brackets that open the data."""
+    depth = at = 0
+    while at < len(data) and depth <= 64:
+        byte = data[at : at + 1]
+        if byte == b"[":
+            depth += 1
+        elif byte not in _SPACE:
+            break
+        at += 1
+    return depth
+
+
+@functools.lru_cache(maxsize=64)
+def _decoder(element: type, depth: int) -> msgspec.json.Decoder[Any]:
+    nested: Any = element
+    for _ in range(depth):
+        nested = list[nested]
+    return msgspec.json.Decoder(nested)
