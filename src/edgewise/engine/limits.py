@@ -38,13 +38,15 @@ class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
     journal_bytes_max: int = 16_000_000
     journal_compact_bytes: int = 256_000
 
+    outbox_bytes_max: int = 20_000_000
+    outbox_memory_bytes_max: int = 262_144
     outbox_alerts_bytes_max: int = 1_000_000
     outbox_status_bytes_max: int = 4_000_000
     outbox_events_bytes_max: int = 4_000_000
     outbox_telemetry_bytes_max: int = 16_000_000
     outbox_item_bytes_max: int = 512_000
     outbox_segment_bytes: int = 256_000
-    outbox_reserve_numbers: int = 64
+    outbox_reserve_numbers: int = 16
 
     report_items_max: int = 500
     report_bytes_max: int = 1_000_000

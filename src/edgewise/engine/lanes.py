@@ -1,0 +1,428 @@
+"""One lane of the outbox: numbered items in segments, and the marks that say what became of them.
+
+Every number that was ever given to an item is acknowledged, held or dropped: `produced = acknowledged + held + dropped`. Numbers are
+never used twice under one incarnation, even when a power cut lost items that had been sent before they were synced: nothing with a number
+above the durable `ceiling` is sent, and after an unclean end numbering goes on above the ceiling. Numbers passed over that way count as
+dropped where items may have been lost (a lane that is synced lazily), and as `skipped` where they cannot have been.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from edgewise.engine import segments
+from edgewise.engine.limits import EngineLimits
+from edgewise.ports.files import Files, FilesError
+
+_ITEM: Final = 1
+_STATE: Final = 2
+_NUMBER_BYTES: Final = 8
+
+
+class LaneState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What a lane writes down beside its items. `last` is the last number given, `ceiling` the last one that may be sent; `clean`: written
+    at an end after which nothing more was sent."""
+
+    mark: int = 0
+    acknowledged: int = 0
+    dropped: int = 0
+    skipped: int = 0
+    last: int = 0
+    ceiling: int = 0
+    clean: bool = False
+
+
+class LaneCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a lane's items. `produced = acknowledged + held + dropped`."""
+
+    produced: int
+    acknowledged: int
+    held: int
+    dropped: int
+
+
+class LaneRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How a lane is kept. `lazy`: its items are not synced before they are sent."""
+
+    name: str
+    use: int
+    bytes_max: int
+    lazy: bool = False
+
+
+class _Run(msgspec.Struct, kw_only=True):
+    """Consecutive items in one segment."""
+
+    segment: int
+    first: int
+    last: int
+
+
+class _Pending(msgspec.Struct, frozen=True):
+    """An item that the disk has not taken yet."""
+
+    number: int
+    payload: bytes
+
+
+_STATE_ENCODER: Final = msgspec.msgpack.Encoder()
+_STATE_DECODER: Final = msgspec.msgpack.Decoder(LaneState)
+
+
+class Lane:
+    """One lane. Methods do not raise `FilesError` (apart from `open`): what the disk does not take is held in memory, and `problem` says
+    why. `unbounded`: the incarnation is not written down, so that no number of it can ever be used again, and none needs reserving."""
+
+    def __init__(self, files: Files, folder: str, rules: LaneRules, limits: EngineLimits) -> None:
+        self._files, self._folder, self.rules, self._limits = files, folder, rules, limits
+        self._state = LaneState()
+        self._durable_ceiling = 0
+        self._runs: list[_Run] = []
+        self._sizes: dict[int, int] = {}
+        self._writer: segments.SegmentWriter | None = None
+        self._pending: list[_Pending] = []
+        self._number = 0
+        self.problem: FilesError | None = None
+        self.damaged = False
+        self.unbounded = False
+
+    # ---- what is there ----
+
+    @property
+    def mark(self) -> int:
+        """The number up to which everything is acknowledged or dropped."""
+        return self._state.mark
+
+    @property
+    def last(self) -> int:
+        """The last number given."""
+        return self._state.last
+
+    @property
+    def dropped(self) -> int:
+        """How many items were ever dropped."""
+        return self._state.dropped
+
+    @property
+    def held(self) -> int:
+        """How many items wait."""
+        return self._count(self._state.mark, self._state.last)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes on the disk."""
+        return sum(self._sizes.values())
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that the disk has not taken yet."""
+        return sum(len(item.payload) for item in self._pending)
+
+    def counts(self) -> LaneCounts:
+        """Return what became of all items."""
+        state = self._state
+        return LaneCounts(produced=state.last - state.skipped, acknowledged=state.acknowledged, held=self.held, dropped=state.dropped)
+
+    def _count(self, above: int, up_to: int) -> int:
+        runs = [(run.first, run.last) for run in self._runs]
+        runs += [(item.number, item.number) for item in self._pending]
+        return sum(max(0, min(last, up_to) - max(first, above + 1) + 1) for first, last in runs)
+
+    # ---- writing ----
+
+    def append(self, payload: bytes) -> None:
+        """Give `payload` the next number and hold it."""
+        number = self._state.last + 1
+        self._state = msgspec.structs.replace(self._state, last=number)
+        if len(payload) > self._limits.outbox_item_bytes_max:
+            self._state = msgspec.structs.replace(self._state, dropped=self._state.dropped + 1)
+            return
+        self._pending.append(_Pending(number, payload))
+        self._write_pending()
+        while self.disk_bytes > self.rules.bytes_max and self.drop_segment():
+            pass
+
+    def _write_pending(self) -> None:
+        while self._pending:
+            item = self._pending[0]
+            try:
+                writer = self._ready()
+                writer.append(_ITEM, item.number.to_bytes(_NUMBER_BYTES, "little") + item.payload)
+            except FilesError as error:
+                self._broken(error)
+                return
+            self.problem = None
+            self._sizes[writer.number] = writer.size
+            self._note(writer.number, item.number)
+            del self._pending[0]
+
+    def _note(self, segment: int, number: int) -> None:
+        run = self._runs[-1] if self._runs else None
+        if run is not None and run.segment == segment and run.last + 1 == number:
+            run.last = number
+        else:
+            self._runs.append(_Run(segment=segment, first=number, last=number))
+
+    def _ready(self) -> segments.SegmentWriter:
+        """Return a writer with room, mending or rolling as needed. Raises `FilesError`."""
+        if self._writer is None and self._number:
+            self._mend()
+        if self._writer is None or self._writer.size >= self._segment_bytes():
+            self._roll()
+        assert self._writer is not None  # noqa: S101 - `_roll` has just seen to it
+        return self._writer
+
+    def _segment_bytes(self) -> int:
+        return min(self._limits.outbox_segment_bytes, max(1, self.rules.bytes_max // 4))
+
+    def _roll(self) -> None:
+        if self._writer is not None:
+            self._writer.sync()
+        number = self._number + 1
+        writer = segments.make(self._files, self._folder, self.rules.use, number, (_STATE, _STATE_ENCODER.encode(self._state)))
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self._number, self._sizes[number] = writer, number, writer.size
+        self._durable_ceiling = self._state.ceiling
+
+    def _mend(self) -> None:
+        """After a start or a failed write: cut off what was not taken, or go on in a new segment."""
+        path, good = segments.path_of(self._folder, self._number), self._sizes.get(self._number, 0)
+        try:
+            scanned = segments.load(self._files, path, self.rules.use, self._read_limit())
+        except segments.SegmentError:
+            scanned = None
+        if scanned is None or not any(frame.end == good for frame in scanned.frames):
+            self._number += 1
+            return
+        self._writer = segments.resume(self._files, path, msgspec.structs.replace(scanned, good=good))
+
+    def _broken(self, error: FilesError) -> None:
+        self.problem = error
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write_state(self, *, sync: bool) -> bool:
+        """Write the marks down. Returns whether that worked."""
+        try:
+            writer = self._ready()
+            writer.append(_STATE, _STATE_ENCODER.encode(self._state))
+            self._sizes[writer.number] = writer.size
+            if sync:
+                writer.sync()
+                self._durable_ceiling = self._state.ceiling
+        except FilesError as error:
+            self._broken(error)
+            return False
+        return True
+
+    def flush(self) -> bool:
+        """Bring everything to the disk. Returns whether it is there."""
+        self._write_pending()
+        if self._pending or self._writer is None:
+            return not self._pending
+        try:
+            self._writer.sync()
+        except FilesError as error:
+            self._broken(error)
+            return False
+        return True
+
+    # ---- dropping and acknowledging ----
+
+    def drop_segment(self) -> bool:
+        """Drop the oldest segment to free the disk. Returns whether that worked."""
+        oldest = min(self._sizes, default=None)
+        if oldest is None or (oldest == self._number and not self._try_roll()):
+            return False
+        last = max((run.last for run in self._runs if run.segment == oldest), default=self._state.mark)
+        old, lost = self._state, self._count(self._state.mark, last)
+        self._state = msgspec.structs.replace(old, mark=max(old.mark, last), dropped=old.dropped + lost)
+        if not self._remove([oldest]):
+            self._state = old
+            return False
+        return True
+
+    def _try_roll(self) -> bool:
+        """Begin a new segment so that the only one can go; not worth it when that holds nothing."""
+        if not any(run.segment == self._number for run in self._runs):
+            return False
+        try:
+            self._ready()
+            self._roll()
+        except FilesError as error:
+            self._broken(error)
+            return False
+        return True
+
+    def drop_pending(self) -> bool:
+        """Drop the oldest item in memory. Returns whether there was one."""
+        if not self._pending:
+            return False
+        item = self._pending.pop(0)
+        if item.number > self._state.mark:
+            self._state = msgspec.structs.replace(self._state, dropped=self._state.dropped + 1)
+        return True
+
+    def drop_up_to(self, number: int) -> None:
+        """Drop everything up to `number`, which cannot be sent."""
+        lost = self._count(self._state.mark, number)
+        self._state = msgspec.structs.replace(self._state, mark=max(self._state.mark, number), dropped=self._state.dropped + lost)
+        self._pending = [item for item in self._pending if item.number > number]
+        self._write_state(sync=False)
+
+    def acknowledge(self, mark: int) -> None:
+        """Take in that everything up to `mark` is kept by the control plane."""
+        if mark <= self._state.mark:
+            return
+        acknowledged = self._state.acknowledged + self._count(self._state.mark, mark)
+        self._state = msgspec.structs.replace(self._state, mark=mark, acknowledged=acknowledged)
+        self._pending = [item for item in self._pending if item.number > mark]
+        keep = {run.segment for run in self._runs if run.last > mark} | {self._number}
+        done = [number for number in self._sizes if number not in keep]
+        if not done or not self._remove(done):
+            self._write_state(sync=False)
+
+    def _remove(self, numbers: list[int]) -> bool:
+        """Remove segments of which nothing is needed any more, once the marks that say so are on the disk; on a full disk the other way
+        round, at the price that a power cut in between counts them as dropped."""
+        written = self._write_state(sync=True)
+        try:
+            for number in sorted(numbers):
+                self._files.remove(segments.path_of(self._folder, number))
+                del self._sizes[number]
+        except FilesError as error:
+            self.problem = error
+            return False
+        finally:
+            self._runs = [run for run in self._runs if run.segment in self._sizes]
+        if not written:
+            self._write_state(sync=True)
+        return True
+
+    # ---- reading ----
+
+    def take(self, items_max: int, bytes_max: int) -> tuple[int, list[bytes]]:
+        """Return the oldest consecutive items that may be sent, and the number of the first; at least one item if there is any, however
+        large."""
+        if self._state.last > self._durable_ceiling and not self.unbounded and self.held:
+            self._reserve()
+        if not self.rules.lazy:
+            self.flush()
+        chosen: list[bytes] = []
+        first = after = 0
+        size = 0
+        for number, payload in self._waiting():
+            if (number > self._durable_ceiling and not self.unbounded) or (chosen and number != after + 1):
+                break
+            if chosen and (len(chosen) >= items_max or size + len(payload) > bytes_max):
+                break
+            chosen.append(payload)
+            first, after, size = first or number, number, size + len(payload)
+        return first, chosen
+
+    def _reserve(self) -> None:
+        old = self._state
+        self._state = msgspec.structs.replace(old, ceiling=old.last + self._limits.outbox_reserve_numbers)
+        if not self._write_state(sync=True):
+            self._state = msgspec.structs.replace(self._state, ceiling=old.ceiling)
+
+    def _waiting(self) -> Iterator[tuple[int, bytes]]:
+        for run in self._runs:
+            if run.last > self._state.mark:
+                yield from self._items(run)
+        for item in self._pending:
+            if item.number > self._state.mark:
+                yield item.number, item.payload
+
+    def _items(self, run: _Run) -> Iterator[tuple[int, bytes]]:
+        try:
+            scanned = segments.load(self._files, segments.path_of(self._folder, run.segment), self.rules.use, self._read_limit())
+        except (FilesError, segments.SegmentError):
+            return
+        for frame in scanned.frames if scanned else ():
+            number = int.from_bytes(frame.payload[:_NUMBER_BYTES], "little") if frame.kind == _ITEM else 0
+            if max(run.first, self._state.mark + 1) <= number <= run.last:
+                yield number, frame.payload[_NUMBER_BYTES:]
+
+    def _read_limit(self) -> int:
+        return self._limits.outbox_segment_bytes + self._limits.outbox_item_bytes_max + 65_536
+
+    # ---- opening and closing ----
+
+    def open(self) -> bool:
+        """Read what is there. Returns whether the numbering can be trusted: False when anything but a cut last write was lost, or when
+        there was nothing. Raises `FilesError`, `SegmentNewer`."""
+        numbers = segments.numbers_in(self._files, self._folder)
+        state = LaneState()
+        for number in numbers:
+            state = self._load(number, state, newest=number == numbers[-1])
+        self._number = max(numbers, default=0)
+        if not numbers:
+            self._files.make_folder(self._folder)
+            self._roll()
+            return False
+        self._settle(state)
+        return not self.damaged
+
+    def _load(self, number: int, state: LaneState, *, newest: bool) -> LaneState:
+        path = segments.path_of(self._folder, number)
+        try:
+            scanned = segments.load(self._files, path, self.rules.use, self._read_limit())
+        except segments.SegmentDamaged:
+            scanned = None
+        if scanned is None or scanned.number != number or not scanned.frames or scanned.damaged or (scanned.torn and not newest):
+            self.damaged = True
+        self._sizes[number] = scanned.good if scanned else 0
+        for frame in scanned.frames if scanned else ():
+            state = self._fold(state, number, frame)
+        return state
+
+    def _fold(self, state: LaneState, segment: int, frame: segments.Frame) -> LaneState:
+        if frame.kind == _ITEM and len(frame.payload) >= _NUMBER_BYTES:
+            number = int.from_bytes(frame.payload[:_NUMBER_BYTES], "little")
+            if number > state.last:
+                self._note(segment, number)
+                return msgspec.structs.replace(state, last=number, clean=False)
+        elif frame.kind == _STATE:
+            try:
+                return _later(state, _STATE_DECODER.decode(frame.payload))
+            except msgspec.MsgspecError:
+                self.damaged = True
+        return state
+
+    def _settle(self, state: LaneState) -> None:
+        """Go on above every number that may have been sent, and account for all that is neither held nor acknowledged."""
+        last, skipped = max(state.last, state.mark), state.skipped
+        if state.ceiling > last and not state.clean:
+            skipped += 0 if self.rules.lazy else state.ceiling - last
+            last = state.ceiling
+        self._state = msgspec.structs.replace(state, last=last, skipped=skipped, clean=False)
+        self._durable_ceiling = state.ceiling
+        self._state = msgspec.structs.replace(self._state, dropped=max(last - skipped - state.acknowledged - self.held, 0))
+
+    def close(self) -> None:
+        """Write down that the end was clean, so that the next start skips no numbers."""
+        self._write_pending()
+        if not self._pending:
+            self._state = msgspec.structs.replace(self._state, clean=True)
+            self._write_state(sync=True)
+            self._state = msgspec.structs.replace(self._state, clean=False)
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _later(one: LaneState, other: LaneState) -> LaneState:
+    """Return what two states say together: all their numbers only ever grow."""
+    return LaneState(
+        mark=max(one.mark, other.mark),
+        acknowledged=max(one.acknowledged, other.acknowledged),
+        dropped=max(one.dropped, other.dropped),
+        skipped=max(one.skipped, other.skipped),
+        last=max(one.last, other.last),
+        ceiling=max(one.ceiling, other.ceiling),
+        clean=other.clean,
+    )
