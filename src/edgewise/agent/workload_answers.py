@@ -30,8 +30,8 @@ REVISIONS_REMEMBERED: Final = 8
 
 
 class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
-    """What the API knows of an instance. `name` is NAMESPACE/WORKLOAD, `revision` the one that takes the traffic (before any does: the one
-    that starts), `also_running` those in the other slot, `address` where it serves or empty. `secrets` are the names it may read."""
+    """What the API knows of an instance. `name` is NAMESPACE/WORKLOAD, `revision` the one that takes the traffic (before any does: the
+    one that starts), `also_running` those in the other slot, `address` where it serves or empty. `secrets` are the names it may read."""
 
     name: str
     revision: str
