@@ -68,11 +68,16 @@ class Client:
         """Create or replace each resource's spec and labels, in order. A resource whose metadata has a generation is only replaced while it
         still has that one (`Conflict` otherwise). With `dry_run` nothing changes. All are checked before the first is sent."""
         given = resources if isinstance(resources, Sequence) else (resources,)
-        placed = [self._placed(resource, namespace) for resource in given]
+        placed = self.checked(given, namespace=namespace)
+        return Applied(items=tuple([await self._apply(resource, dry_run) for resource in placed]))
+
+    def checked(self, resources: Sequence[Resource], *, namespace: str | None = None) -> tuple[Resource, ...]:
+        """Return the resources with their namespaces filled in, as `apply` would send them. Raises `Invalid` with what is wrong in all."""
+        placed = tuple(self._placed(resource, namespace) for resource in resources)
         wrong = [problem for resource in placed for problem in problems(resource)]
         if wrong:
             raise Invalid(wrong)
-        return Applied(items=tuple([await self._apply(resource, dry_run) for resource in placed]))
+        return placed
 
     async def get(self, kind: type[R], name: str, *, namespace: str | None = None) -> R:
         """Return one resource. Raises `NotFound`."""

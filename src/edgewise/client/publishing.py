@@ -11,7 +11,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import Annotated, BinaryIO, Final, Protocol
 
 import msgspec
 
@@ -60,6 +60,17 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     namespace: Name = DEFAULT_NAMESPACE
     parameters: dict[str, Parameter] = {}
     folder: str = ""
+
+
+class ReleaseFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """What `artifact.yaml` may say. Name, version and namespace may come from the command line instead. Paths are relative to the file."""
+
+    variants: Annotated[tuple[VariantSource, ...], msgspec.Meta(min_length=1)]
+    type: ArtifactType = "model"
+    name: str = ""
+    version: str = ""
+    namespace: str = ""
+    parameters: dict[str, Parameter] = {}
 
 
 class Progress(Protocol):
@@ -127,6 +138,10 @@ def hash_release(release: Release, progress: Progress | None = None) -> _Hashed:
         variants=variants,
         parameters=release.parameters,
     )
+    try:
+        msgspec.convert(msgspec.to_builtins(manifest), Manifest)
+    except msgspec.ValidationError as error:
+        raise Invalid((Problem(path="", message=str(error)),)) from None
     wrong = manifest_problems(manifest)
     if wrong:
         raise Invalid(wrong)

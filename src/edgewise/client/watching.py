@@ -50,12 +50,21 @@ async def watch_once(connection: Connection, lookout: Lookout, after: int, limit
             async for data in server_events(chunks, limits):
                 event = decode(data, WatchEvent)
                 if event.type == "ERROR":
-                    raise Compacted
+                    raise _ended(decode(event.object, _WatchError))
                 yield event
     except Refused as error:
         if error.reason in _GONE:
             raise Compacted from None
         raise
+
+
+class _WatchError(msgspec.Struct, frozen=True, kw_only=True):
+    reason: str = ""
+    message: str = ""
+
+
+def _ended(error: _WatchError) -> Exception:
+    return Compacted() if error.reason in _GONE else Unreachable(error.message or "the control plane ended the watch")
 
 
 class Backoff:

@@ -312,3 +312,8 @@ def _joined(path: str, name: str) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def is_text(node: ScalarNode) -> bool:
+    """Return whether every YAML version takes this scalar for text."""
+    return isinstance(_meaning(node), str) and not _ambiguous(node) and not _is_null(node)

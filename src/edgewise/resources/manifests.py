@@ -11,13 +11,13 @@ import msgspec
 from msgspec import inspect
 
 from edgewise.resources._nodes import ManifestLimits, MappingNode, Node, Notes, Place, ScalarNode, SequenceNode, Unreadable, read_nodes
-from edgewise.resources._typed import Fits, fit, nearest
+from edgewise.resources._typed import Fits, fit, is_text, nearest
 from edgewise.resources.errors import Invalid, Problem
 from edgewise.resources.kinds import BY_NAME, KINDS, Kind, Resource
 from edgewise.resources.meta import API_VERSION
 from edgewise.resources.validation import problems as rule_problems
 
-__all__ = ["LIMITS", "Invalid", "ManifestLimits", "Problem", "load", "load_as"]
+__all__ = ["LIMITS", "Invalid", "ManifestLimits", "Problem", "load", "load_as", "reads_as_text"]
 
 T = TypeVar("T")
 
@@ -172,3 +172,9 @@ def _refuse(notes: Notes) -> None:
     if notes.found:
         ordered = sorted(notes.found, key=lambda problem: (problem.line, problem.column))
         raise Invalid(ordered[: notes.limits.problems_max])
+
+
+def reads_as_text(text: str) -> bool:
+    """Return whether `text`, written without quotes, reads back as text under YAML 1.1 and 1.2 alike. Whether it may be written without
+    quotes at all is the writer's business."""
+    return is_text(ScalarNode(place=Place(0, 0), text=text, plain=True))

@@ -1,0 +1,209 @@
+"""`agent join|run|status|stop|install`: the device's own side."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from edgewise.cli.failures import CommandError
+
+if TYPE_CHECKING:
+    from edgewise.agent.supervisor_link import SlotSeen, SupervisorLink, SupervisorStatus
+
+_TOKEN_BYTES_MAX: Final = 16_384
+
+Data = Annotated[
+    str, typer.Option("--data", metavar="FOLDER", envvar="EDGEWISE_DATA", help="The device's data folder.", show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    agent = typer.Typer(help="Join a device to the fleet and run its agent.", no_args_is_help=True, rich_markup_mode=None)
+    agent.command("join")(join)
+    agent.command("run")(run)
+    agent.command("status")(status)
+    agent.command("stop")(stop)
+    agent.command("install")(install)
+    app.add_typer(agent, name="agent")
+
+
+def data_folder(given: str) -> str:
+    """Return the data folder that was given, or the usual one: the system's for root, the user's own otherwise."""
+    usual = "/var/lib/edgewise" if os.geteuid() == 0 else "~/.local/share/edgewise-agent"
+    return str(Path(given or usual).expanduser().absolute())
+
+
+def join(
+    *,
+    token_file: Annotated[str, typer.Option("--token-file", metavar="FILE", help="File with the join token, or - for standard input.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="The device's name; this machine's if not given.")] = "",
+    data: Data = "",
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label of the device; may be repeated.")] = None,
+    device_class: Annotated[str, typer.Option("--class", metavar="NAME", help="Class of the device, such as camera-box.")] = "",
+    capacity: Annotated[
+        list[str] | None,
+        typer.Option("--capacity", metavar="memory=1Gi,…", help="What the device has, in place of what it says of itself."),
+    ] = None,
+    proxy: Annotated[str, typer.Option("--proxy", metavar="URL", help="http://HOST:PORT of a CONNECT proxy on the way.")] = "",
+) -> None:
+    """Join this machine to a fleet: make its key, get its certificate. Run the agent after that."""
+    from edgewise.agent.declared import read_capacity
+    from edgewise.cli import output
+    from edgewise.cli.device_commands import check_labels
+    from edgewise.cli.words import pairs_of
+    from edgewise.trust.tokens import TokenError, read_join_token
+
+    try:
+        token = read_join_token(_token_text(token_file))
+        declared = read_capacity(part for text in capacity or () for part in text.split(","))
+    except TokenError as error:
+        raise CommandError(str(error), token_file, "an admin makes another with edgewise token create --site SITE") from None
+    except ValueError as error:
+        raise CommandError(str(error), "--capacity") from None
+    labels = pairs_of(label or [], "label")
+    check_labels(labels)
+    folder = data_folder(data)
+    device = name or _own_name()
+    joined = _join(token, folder, device, labels, device_class, declared, proxy)
+    output.out(f"device/{joined} joined\n")
+    output.note(f"now type: edgewise agent run --data {folder}")
+
+
+def _own_name() -> str:
+    """Return this machine's name as a device's: lower case, what may not stand in names replaced."""
+    import re
+    import socket
+
+    name = re.sub(r"[^a-z0-9.-]+", "-", socket.gethostname().lower()).strip("-.")[:63]
+    if not name:
+        raise CommandError("this machine has no name that a device can have", hint="give --name NAME")
+    return name
+
+
+def _token_text(file: str) -> str:
+    from edgewise.client.files import read_bounded
+
+    data = sys.stdin.buffer.read(_TOKEN_BYTES_MAX + 1) if file == "-" else read_bounded(Path(file), _TOKEN_BYTES_MAX)
+    return data.decode("utf-8", "replace").strip()
+
+
+def run(*, data: Data = "") -> None:
+    """Run this device: supervisor, agent, workloads. Ctrl-C stops all of it; edgewise agent stop leaves the workloads running."""
+    folder = data_folder(data)
+    if not (Path(folder) / "agent" / "config.json").exists():
+        raise CommandError("this device has not joined", folder, "type edgewise agent join --token-file FILE first")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The supervisor takes this process's place: nothing of the command line stays in memory.
+    os.execv(sys.executable, [sys.executable, "-m", "edgewise.supervisor", "--data", folder])  # noqa: S606 - an argument vector, no shell
+
+
+def status(
+    *,
+    data: Data = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what runs on this device, without asking the network."""
+    import msgspec
+
+    from edgewise.agent.config import ConfigError, read_config
+    from edgewise.agent.supervisor_link import ObserveSlots, ShowStatus, SlotsSeen, SupervisorStatus
+    from edgewise.cli import output
+    from edgewise.ports.disk import DiskFiles
+    from edgewise.ports.files import FilesError
+
+    folder = data_folder(data)
+    try:
+        config = read_config(DiskFiles(folder))
+    except (ConfigError, FilesError) as error:
+        raise CommandError(str(error), folder) from None
+    link = _linked(folder)
+    try:
+        supervisor = link.ask(ShowStatus(), SupervisorStatus)
+        slots = link.ask(ObserveSlots(), SlotsSeen).slots
+    finally:
+        link.close()
+    if as_json:
+        facts = {"device": config.device, "addresses": config.addresses, "supervisor": supervisor, "slots": slots}
+        output.out(output.as_json(msgspec.to_builtins(facts)))
+        return
+    output.out(_status_text(config.device, ", ".join(config.addresses), folder, supervisor, slots))
+
+
+def _status_text(device: str, addresses: str, folder: str, supervisor: "SupervisorStatus", slots: "tuple[SlotSeen, ...]") -> str:
+    from edgewise.cli import output
+
+    state = f"{supervisor.agent_state}, version {supervisor.agent_version or '-'}, started {supervisor.agent_starts} times"
+    pairs = [
+        ("Device", device),
+        ("Control plane", addresses),
+        ("Data", folder),
+        ("Supervisor", f"running, process {supervisor.pid}"),
+        ("Agent", state + ("" if supervisor.agent_healthy else ", not (yet) healthy")),
+        *([("Fell back", f"version {supervisor.fell_back} did not report healthy")] if supervisor.fell_back else []),
+    ]
+    rows = [
+        [
+            each.instance,
+            each.slot + ("*" if each.active else ""),
+            each.revision,
+            "running" if each.exit_code is None else f"exited {each.exit_code}",
+            str(each.pid),
+            each.address or "-",
+        ]
+        for each in slots
+    ]
+    text = "".join(f"{title + ':':<14} {value}\n" for title, value in pairs)
+    return text + ("\n" + output.table(["INSTANCE", "SLOT", "REVISION", "STATE", "PROCESS", "ADDRESS"], rows) if rows else "")
+
+
+def stop(
+    *,
+    data: Data = "",
+    workloads: Annotated[bool, typer.Option("--workloads", help="Stop the workloads and the supervisor too.")] = False,
+    grace: Annotated[float, typer.Option("--grace", metavar="SECONDS", min=0, max=300, help="How long workloads may take.")] = 10.0,
+) -> None:
+    """Stop the agent. Workloads run on under the supervisor unless --workloads is given."""
+    from edgewise.agent.supervisor_link import Acknowledged, StopAgent, StopAll
+    from edgewise.cli import output
+
+    link = _linked(data_folder(data))
+    try:
+        if workloads:
+            link.ask(StopAll(grace=grace), Acknowledged, grace)
+        else:
+            link.ask(StopAgent(), Acknowledged)
+    finally:
+        link.close()
+    output.out("agent and workloads stopped\n" if workloads else "agent stopped; workloads run on\n")
+
+
+def _linked(folder: str) -> "SupervisorLink":
+    from edgewise.agent.supervisor_link import SupervisorGone, SupervisorLink
+
+    try:
+        return SupervisorLink(folder)
+    except SupervisorGone:
+        raise CommandError("nothing runs on this device", folder, f"type edgewise agent run --data {folder}") from None
+
+
+def install(
+    *,
+    data: Data = "",
+    user: Annotated[bool, typer.Option("--user", help="For this user alone, without root: no separate user, fewer protections.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print the unit and what would be done.")] = False,
+) -> None:
+    """Have systemd start the agent at boot, as a user of its own with the least rights that it needs."""
+    from edgewise.cli import installing, output
+
+    plan = installing.plan(data_folder(data) if data or user else "/var/lib/edgewise", for_user=user)
+    if dry_run:
+        output.out(f"# {plan.path}\n{plan.text}")
+        output.note("\n".join(["would then:", *(f"  {' '.join(step)}" for step in plan.steps)]))
+        return
+    installing.carry_out(plan)
+    output.out(f"unit {plan.path} installed and started\n")
+    output.note(f"what it does: {'journalctl --user' if user else 'journalctl'} -u edgewise-agent -f")

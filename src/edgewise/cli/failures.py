@@ -1,0 +1,84 @@
+"""Telling errors: what was wrong, where, and what to do next, on standard error."""
+
+import os
+import sys
+import traceback
+from typing import Final, Protocol, cast
+
+from edgewise.resources.errors import Error, Invalid
+
+PIPE_CLOSED: Final = 141
+"""What a shell reports for a program that wrote into a closed pipe (128 + SIGPIPE)."""
+
+
+_HINTS: Final = {
+    "Unreachable": "is the control plane running there? edgewise context show says which one is asked",
+    "Denied": "edgewise context show says which token is used; an admin makes others with edgewise access-token create",
+    "NotFound": "edgewise get lists what there is; -n chooses the namespace, -A shows all",
+    "Conflict": "somebody else changed it meanwhile: look at it with edgewise get, then try again",
+}
+"""What to do about the client's errors, by class name: importing them here would be slow."""
+
+
+class CommandError(Error):
+    """A command cannot do what it was asked. `where` and `hint` may be empty."""
+
+    def __init__(self, what: str, where: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.where = where
+        self.hint = hint
+
+
+class _Usage(Protocol):
+    exit_code: int
+
+    def format_message(self) -> str: ...
+
+
+def tell(error: Exception) -> int:
+    """Write what `error` means to a person; return the exit code."""
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        usage = cast("_Usage", error)
+        _write(usage.format_message(), "", _usage_hint(error))
+        return usage.exit_code
+    if isinstance(error, Error):
+        _write(*explained(error))
+        return 1
+    if os.environ.get("EDGEWISE_DEBUG"):
+        traceback.print_exception(error)
+    defect = "this is a defect of edgewise: please report it. EDGEWISE_DEBUG=1 shows where it happened"
+    _write(f"{type(error).__name__}: {error}", "", defect)
+    return 1
+
+
+def explained(error: Error) -> tuple[str, str, str]:
+    """Return what was wrong, where, and what to do."""
+    match error:
+        case CommandError():
+            return str(error), error.where, error.hint
+        case Invalid(problems=problems):
+            count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
+            return f"not valid, {count}", "\n".join(str(problem) for problem in problems), ""
+        case _:
+            return str(error), "", _HINTS.get(type(error).__name__, "")
+
+
+def pipe_closed() -> int:
+    """Whoever read our output is gone: say nothing more, and let the interpreter's last flush find a place to go."""
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.close(descriptor)
+    return PIPE_CLOSED
+
+
+def _usage_hint(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command_path", "") or "edgewise"
+    return f"type {command} --help"
+
+
+def _write(what: str, where: str, hint: str) -> None:
+    lines = [f"error: {what}"]
+    lines += [f"  {line}" for part in (where, hint) if part for line in part.splitlines()]
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,233 @@
+"""`apply`, `get`, `describe`, `delete`: what kubectl's do, for the kinds of a fleet."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgewise.cli import options
+from edgewise.cli.failures import CommandError
+from edgewise.cli.session import connected, run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgewise.client.answers import AppliedResource
+    from edgewise.client.fleet import Client
+    from edgewise.resources.kinds import Kind, Resource
+
+Things = Annotated[list[str], typer.Argument(metavar="KIND [NAME…]", help="Such as devices, workload inspector, or device/edge-1.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command("apply")(apply)
+    app.command("get")(get)
+    app.command("describe")(describe)
+    app.command("delete")(delete)
+
+
+def apply(
+    *,
+    filename: options.Files,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; say what would happen, and where workloads would run.")
+    ] = False,
+    namespace: options.Namespace = "",
+    context: options.ContextName = "",
+) -> None:
+    """Create or change what is described in YAML or JSON files."""
+    resources = read_files(filename)
+    if not resources:
+        raise CommandError("nothing to apply", ", ".join(filename), "the files hold no resource")
+    run(_apply(resources, dry_run=dry_run, namespace=namespace, context=context))
+
+
+async def _apply(resources: "Sequence[Resource]", *, dry_run: bool, namespace: str, context: str) -> None:
+    async with connected(context, namespace) as client:
+        # All are checked before the first is sent; then one by one, so that each is told as soon as it is done.
+        for resource in client.checked(resources, namespace=namespace or None):
+            applied = await client.apply(resource, dry_run=dry_run)
+            for item in applied.items:
+                _tell_applied(item, dry_run=dry_run)
+
+
+def _tell_applied(item: "AppliedResource", *, dry_run: bool) -> None:
+    from edgewise.cli import output
+
+    for warning in item.warnings:
+        output.note(f"warning: {warning}")
+    name = f"{type(item.resource).__name__.lower()}/{item.resource.metadata.name}"
+    output.out(f"{name} {item.result}{' (dry run)' if dry_run else ''}\n")
+    if dry_run and item.placement:
+        from edgewise.cli.describe import placement_table
+
+        output.out(placement_table(item.placement, indent="  "))
+
+
+def get(
+    *,
+    things: Things,
+    output: options.Output = "table",
+    selector: options.Selector = "",
+    namespace: options.Namespace = "",
+    all_namespaces: options.AllNamespaces = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on printing changes as they come.")] = False,
+    no_headers: Annotated[bool, typer.Option("--no-headers", help="Leave the titles of the columns out.")] = False,
+    context: options.ContextName = "",
+) -> None:
+    """List or show resources."""
+    from edgewise.cli.words import kind_and_names, pairs_of
+
+    wanted = kind_and_names(things)
+    labels = pairs_of([selector], "label selector") if selector else {}
+    if watch and len(wanted) != 1:
+        raise CommandError("only one kind, or one resource, can be watched")
+    if labels and any(name for _, name in wanted):
+        raise CommandError("a selector and names do not go together", hint="leave one of the two out")
+    run(_get(wanted, _Form(output, labels, all_namespaces, watch, not no_headers), namespace, context))
+
+
+class _Form:
+    """How `get` was asked to choose and print."""
+
+    def __init__(self, output: options.OutputFormat, labels: dict[str, str], all_namespaces: bool, watch: bool, headers: bool) -> None:
+        self.output = output
+        self.labels = labels
+        self.all_namespaces = all_namespaces
+        self.watch = watch
+        self.headers = headers
+
+
+async def _get(wanted: "Sequence[tuple[Kind, str]]", form: _Form, namespace: str, context: str) -> None:
+    from edgewise.cli import output
+
+    async with connected(context, namespace) as client:
+        if form.watch:
+            await _watch(client, wanted[0], form)
+            return
+        for index, (kind, name) in enumerate(wanted):
+            if index and form.output in {"table", "wide"} and not name:
+                output.out("\n")
+            if name:
+                resource = await client.get(kind.type, name)
+                output.out(_separator(form, index) + output.one(resource, form.output, time.time(), headers=form.headers and index == 0))
+                continue
+            items = await client.list(kind.type, all_namespaces=form.all_namespaces, labels=form.labels)
+            if not items and form.output in {"table", "wide"}:
+                place = "" if form.all_namespaces or not kind.namespaced else f" in the namespace {client.namespace}"
+                output.note(f"no {kind.plural} found{place}")
+                continue
+            text = output.resources(kind, items, form.output, time.time(), namespaces=form.all_namespaces, headers=form.headers)
+            output.out(_separator(form, index) + text)
+
+
+def _separator(form: _Form, index: int) -> str:
+    return "---\n" if index and form.output == "yaml" else ""
+
+
+async def _watch(client: "Client", wanted: "tuple[Kind, str]", form: _Form) -> None:
+    from edgewise.cli import output
+
+    kind, name = wanted
+    headers = form.headers
+    async for change in client.watch(kind.type, all_namespaces=form.all_namespaces, labels=form.labels):
+        if name and change.resource.metadata.name != name:
+            continue
+        if form.output in {"table", "wide"}:
+            text = output.resources(kind, [change.resource], form.output, time.time(), namespaces=form.all_namespaces, headers=headers)
+            if change.type == "DELETED":
+                text = text.rstrip("\n") + "   (deleted)\n"
+        else:
+            text = _separator(form, 0 if headers else 1) + output.one(change.resource, form.output, time.time())
+        output.out(text)
+        headers = False
+
+
+def describe(
+    *,
+    things: Things,
+    namespace: options.Namespace = "",
+    context: options.ContextName = "",
+) -> None:
+    """Show everything about resources: where workloads run and why, what devices have, how rollouts went."""
+    from edgewise.cli.words import kind_and_names
+
+    run(_describe(kind_and_names(things), namespace, context))
+
+
+async def _describe(wanted: "Sequence[tuple[Kind, str]]", namespace: str, context: str) -> None:
+    from edgewise.cli import output
+    from edgewise.cli.describe import described
+
+    async with connected(context, namespace) as client:
+        first = True
+        for kind, name in wanted:
+            resources = [await client.get(kind.type, name)] if name else await client.list(kind.type)
+            for resource in resources:
+                output.out(("" if first else "\n\n") + await described(client, resource, time.time()))
+                first = False
+
+
+def delete(
+    *,
+    things: Annotated[list[str] | None, typer.Argument(metavar="KIND NAME…", help="Such as workload inspector, or device/edge-1.")] = None,
+    filename: Annotated[
+        list[str] | None, typer.Option("--filename", "-f", metavar="FILE", help="Delete what these files describe.")
+    ] = None,
+    ignore_not_found: Annotated[bool, typer.Option("--ignore-not-found", help="It is no error when it is not there.")] = False,
+    namespace: options.Namespace = "",
+    context: options.ContextName = "",
+) -> None:
+    """Remove resources."""
+    from edgewise.cli.words import kind_and_names
+    from edgewise.resources.kinds import BY_TYPE
+
+    if bool(things) == bool(filename):
+        raise CommandError("say what to delete", hint="either KIND NAME…, or -f FILE")
+    if filename:
+        loaded = read_files(filename)
+        wanted = [(BY_TYPE[type(each)], each.metadata.name, each.metadata.namespace or namespace) for each in loaded]
+    else:
+        wanted = [(kind, name, namespace) for kind, name in kind_and_names(things or [])]
+    if any(not name for _, name, _ in wanted):
+        raise CommandError("say which to delete", hint="a kind alone does not delete all of it: give names")
+    run(_delete(wanted, ignore_not_found=ignore_not_found, namespace=namespace, context=context))
+
+
+async def _delete(wanted: "Sequence[tuple[Kind, str, str]]", *, ignore_not_found: bool, namespace: str, context: str) -> None:
+    from edgewise.cli import output
+    from edgewise.client.errors import NotFound
+
+    async with connected(context, namespace) as client:
+        for kind, name, where in wanted:
+            try:
+                await client.delete(kind.type, name, namespace=where or None)
+            except NotFound:
+                if not ignore_not_found:
+                    raise
+                continue
+            output.out(f"{kind.name.lower()}/{name} deleted\n")
+
+
+def read_files(names: "Sequence[str]") -> "tuple[Resource, ...]":
+    """Return the resources in files, folders and standard input (`-`), all problems told together."""
+    from edgewise.client.files import load
+    from edgewise.resources.errors import Invalid, Problem
+    from edgewise.resources.manifests import LIMITS
+    from edgewise.resources.manifests import load as load_text
+
+    resources: list[Resource] = []
+    problems: list[Problem] = []
+    for name in names:
+        try:
+            if name == "-":
+                resources.extend(load_text(sys.stdin.buffer.read(LIMITS.text_bytes_max + 1), "standard input"))
+            else:
+                resources.extend(load(name))
+        except Invalid as error:
+            problems.extend(error.problems)
+    if problems:
+        raise Invalid(problems)
+    return tuple(resources)
