@@ -10,13 +10,17 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
 from edgewise.store.contract import BlobError, Digest
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
@@ -67,11 +71,9 @@ class FolderBlobs:
             raise _failed(digest, error) from error
         try:
             await self._receive(incoming, digest, chunks, size)
-            await asyncio.to_thread(incoming.finish, place)
-        except OSError as error:
-            raise _failed(digest, error) from error
+            await _on_disk(digest, incoming.finish, place)
         finally:
-            incoming.discard()
+            await asyncio.to_thread(incoming.discard)
 
     async def _receive(self, incoming: "_Incoming", digest: Digest, chunks: AsyncIterator[bytes], size: int) -> None:
         gathered: list[bytes] = []
@@ -84,9 +86,9 @@ class FolderBlobs:
             gathered.append(chunk)
             held += len(chunk)
             if held >= self._limits.chunk_bytes:
-                await asyncio.to_thread(incoming.write, gathered)
+                await _on_disk(digest, incoming.write, gathered)
                 gathered, held = [], 0
-        await asyncio.to_thread(incoming.write, gathered)
+        await _on_disk(digest, incoming.write, gathered)
         if received < size:
             raise BlobError(f"{digest}: {received} bytes instead of the {size} that were announced")
         if incoming.digest != digest:
@@ -102,28 +104,23 @@ class FolderBlobs:
         if start < 0 or (end is not None and end < start):
             raise BlobError(f"{digest}: {start} to {end} is not a range")
         try:
-            descriptor = await asyncio.to_thread(os.open, place, os.O_RDONLY | _FLAGS)
+            descriptor = os.open(place, os.O_RDONLY | _FLAGS)
         except OSError as error:
             raise _failed(digest, error) from error
         try:
             while end is None or start < end:
                 length = self._limits.chunk_bytes if end is None else min(self._limits.chunk_bytes, end - start)
-                chunk = await asyncio.to_thread(os.pread, descriptor, length, start)
+                chunk = await _on_disk(digest, os.pread, descriptor, length, start)
                 if not chunk:
                     return
                 start += len(chunk)
                 yield chunk
-        except OSError as error:
-            raise _failed(digest, error) from error
         finally:
             os.close(descriptor)
 
     async def delete(self, digest: Digest) -> None:
         """See `BlobStore.delete`."""
-        try:
-            await asyncio.to_thread(_delete, self._place(digest))
-        except OSError as error:
-            raise _failed(digest, error) from error
+        await _on_disk(digest, _delete, self._place(digest))
 
     async def digests(self) -> tuple[Digest, ...]:
         """See `BlobStore.digests`."""
@@ -131,6 +128,14 @@ class FolderBlobs:
             return await asyncio.to_thread(_digests, self._blobs)
         except OSError as error:
             raise BlobError(f"the blob folder cannot be read: {error.strerror}") from error
+
+
+async def _on_disk(digest: Digest, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Run `function` in a thread; the disk's errors are the blob's."""
+    try:
+        return await asyncio.to_thread(function, *arguments, **named)
+    except OSError as error:
+        raise _failed(digest, error) from error
 
 
 def _failed(digest: Digest, error: OSError) -> BlobError:
@@ -144,6 +149,8 @@ class _Incoming:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # A cancelled `put` leaves its thread at work: the file must not be closed under it.
+        self._lock = threading.Lock()
         self._hash = hashlib.sha256()
         self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600), "wb", buffering=0)
 
@@ -153,15 +160,18 @@ class _Incoming:
         return f"sha256:{self._hash.hexdigest()}"
 
     def write(self, chunks: list[bytes]) -> None:
-        data = memoryview(b"".join(chunks))
-        self._hash.update(data)
-        while data:
-            data = data[self._file.write(data) :]
+        """Hash and write `chunks`."""
+        with self._lock:
+            data = memoryview(b"".join(chunks))
+            self._hash.update(data)
+            while data:
+                data = data[self._file.write(data) :]
 
     def finish(self, place: Path) -> None:
         """Sync what was written and put it in its place."""
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._lock:
+            os.fsync(self._file.fileno())
+            self._file.close()
         if not place.parent.is_dir():
             place.parent.mkdir(mode=0o700, exist_ok=True)
             _sync_folder(place.parent.parent)
@@ -170,7 +180,8 @@ class _Incoming:
 
     def discard(self) -> None:
         """Leave nothing, unless it has its place."""
-        self._file.close()
+        with self._lock:
+            self._file.close()
         with contextlib.suppress(OSError):  # what cannot be removed now is removed at the next start
             self._path.unlink(missing_ok=True)
 

@@ -97,7 +97,11 @@ class SqliteStore:
         self._lock = descriptor
         self._loop = asyncio.get_running_loop()
         self._epoch = writer.state.epoch
-        self._feed = Feed(writer.state.revision, limits.recent_changes_max, limits.recent_bytes_max)
+        self._feed = Feed(
+            writer.state.revision,
+            min(limits.recent_changes_max, limits.changes_kept),
+            min(limits.recent_bytes_max, limits.change_bytes_kept),
+        )
         self._event_number = writer.state.event_number
         self._event_waiters = Waiters()
         self._gathered: list[_Pending] = []
