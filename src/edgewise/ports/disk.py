@@ -247,8 +247,10 @@ class DiskAppender:
         with _mapped(self._path):
             try:
                 _write(self._file, data)
-            finally:
+            except OSError:
                 self._size = os.fstat(self._file).st_size
+                raise
+        self._size += len(data)
 
     def sync(self) -> None:
         """See `Appender.sync`."""
