@@ -79,7 +79,7 @@ class Conversation:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(problem(400, "this server speaks HTTP/1.1 and nothing else"))
+            self._refuse(_other_protocol())
         except httptools.HttpParserError:
             self._refuse(problem(400, "this is not an HTTP/1.1 request"))
         if not self._in_body and self.partial and self._head_bytes > self._limits.head_bytes_max:
@@ -155,12 +155,16 @@ class Conversation:
         if len(self.requests) >= self._limits.pipelined_requests_max:
             self._refuse(problem(400, f"more than {self._limits.pipelined_requests_max} requests before an answer"))
             return
+        upgrade, method = self._parser.should_upgrade(), self._parser.get_method()
+        if upgrade and method != b"GET":  # the parser takes its body for another protocol's first bytes
+            self._refuse(_other_protocol())
+            return
         self.requests.append(
             Request(
-                method=self._parser.get_method().decode("ascii", "replace"),
+                method=method.decode("ascii", "replace"),
                 path=self._url.partition(b"?")[0].decode("ascii", "replace"),
                 body=b"".join(self._body),
-                keep_alive=self._parser.should_keep_alive() and not self._parser.should_upgrade(),
+                keep_alive=self._parser.should_keep_alive() and not upgrade,
                 binary=self._binary,
             )
         )
@@ -186,6 +190,10 @@ class Conversation:
     def _give(self, size: int) -> None:
         self._held -= size
         self._budget.give(size)
+
+
+def _other_protocol() -> Answer:
+    return problem(400, "this server speaks HTTP/1.1 and nothing else")
 
 
 class Writer:

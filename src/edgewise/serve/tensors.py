@@ -72,11 +72,13 @@ def values_in(shape: tuple[int, ...]) -> int:
 
 
 def check_shape(spec: TensorSpec, shape: tuple[int, ...], datatype: str) -> None:
-    """Raise `TensorRefused` unless a tensor of `shape` and `datatype` is what the model takes for `spec`."""
+    """Raise `TensorRefused` unless a tensor of `shape` and `datatype` is what the model takes for `spec`. ONNX Runtime shows an input of
+    unknown rank like a scalar, so a shape of no dimensions takes any, and the runtime decides."""
     if datatype != spec.datatype:
         raise TensorRefused(f"input {spec.name!r} is {spec.datatype}, not {datatype[:20]!r}")
-    fits = len(shape) == len(spec.shape) and all(want in {-1, size} for want, size in zip(spec.shape, shape, strict=True))
-    if not fits or any(size < 1 for size in shape):
+    same_rank = len(shape) == len(spec.shape)
+    fits = same_rank and all(want in {-1, size} for want, size in zip(spec.shape, shape, strict=True))
+    if not (fits or not spec.shape) or any(size < 1 for size in shape):
         raise TensorRefused(f"input {spec.name!r} has the shape {list(spec.shape)}, not {list(shape)}")
 
 
