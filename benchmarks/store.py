@@ -70,7 +70,7 @@ async def measure(name: str, make, callers: int, seconds: float, folder: str) ->
                 assert isinstance(written, Written)
                 turn += 1
                 count += 1
-                if turn % 8 == 0:
+                if (turn + number) % 8 == 0:
                     latencies.append(time.perf_counter() - began)
 
         cpu, wall = time.process_time(), time.perf_counter()

@@ -16,7 +16,8 @@ from typing import Final
 from edgewise.store.contract import StoreClosedError, StoreError, StoreFullError, StoreLimits
 
 MINIMUM_SQLITE: Final = (3, 37, 0)
-_CHECKPOINT_PAGES: Final = 4_000
+_CHECKPOINT_PAGES: Final = 16_000
+"""The log is carried over into the database each 64 MB: rarely enough that a page written often is carried over once."""
 _PAGE_BYTES: Final = 4_096
 _BUSY_SECONDS: Final = 5.0
 

@@ -68,11 +68,11 @@ OLDEST_FRAMES: Final = """
     SELECT max(number), coalesce(sum(size), 0)
     FROM (
         SELECT number, size, sum(size) OVER (ORDER BY number) - size AS size_before
-        FROM (SELECT number, size FROM frames ORDER BY number LIMIT 10000)
+        FROM (SELECT number, size FROM frames ORDER BY number LIMIT ?2)
     )
     WHERE size_before < ?1
 """
-"""The fewest oldest frames whose removal takes away ?1 bytes (or the oldest 10,000)."""
+"""The fewest oldest frames whose removal takes away ?1 bytes, or the oldest ?2."""
 
 DELETE_CHANGES: Final = """
     DELETE FROM changes WHERE revision <= ?1
@@ -82,12 +82,12 @@ OLDEST_CHANGES: Final = """
     SELECT max(revision), coalesce(sum(count), 0), coalesce(sum(size), 0)
     FROM (
         SELECT revision, count, size, sum(count) OVER w - count AS count_before, sum(size) OVER w - size AS size_before
-        FROM (SELECT revision, count, length(body) AS size FROM changes ORDER BY revision LIMIT 10000)
+        FROM (SELECT revision, count, length(body) AS size FROM changes ORDER BY revision LIMIT ?3)
         WINDOW w AS (ORDER BY revision)
     )
     WHERE count_before < ?1 OR size_before < ?2
 """
-"""The fewest oldest revisions whose removal takes away ?1 changes and ?2 bytes (or the oldest 10,000)."""
+"""The fewest oldest revisions whose removal takes away ?1 changes and ?2 bytes, or the oldest ?3."""
 
 PUT_MARKS: Final = """
     INSERT INTO marks (agent, incarnation, lane, number, dropped, written)

@@ -40,6 +40,7 @@ from edgewise.store.rows import (
 
 _KEYS_PER_LOOKUP = 256
 _BODIES_PER_STATEMENT = 64_000_000
+_RETENTION_ROWS = 500
 
 
 class State(msgspec.Struct):
@@ -287,7 +288,7 @@ class Writer:
     def _forget_changes(self, state: State, keep: int, execute: Callable[..., sqlite3.Cursor]) -> None:
         while (count := state.changes - keep) > 0 or state.change_bytes > self._limits.change_bytes_kept:
             excess = state.change_bytes - self._limits.change_bytes_kept
-            last, removed, removed_bytes = execute(statements.OLDEST_CHANGES, (count, excess)).fetchone()
+            last, removed, removed_bytes = execute(statements.OLDEST_CHANGES, (count, excess, max(count, _RETENTION_ROWS))).fetchone()
             if last is None:
                 return
             execute(statements.DELETE_CHANGES, (last,))
@@ -297,7 +298,7 @@ class Writer:
 
     def _forget_frames(self, state: State, execute: Callable[..., sqlite3.Cursor]) -> None:
         while (excess := state.frame_bytes - self._limits.frame_bytes_kept) > 0:
-            last, removed = execute(statements.OLDEST_FRAMES, (excess,)).fetchone()
+            last, removed = execute(statements.OLDEST_FRAMES, (excess, _RETENTION_ROWS)).fetchone()
             if last is None:
                 return
             execute(statements.DELETE_FRAMES, (last,))
