@@ -41,13 +41,15 @@ class AgentVersion:
 
 
 class AgentKeeper:
-    """Keeps the agent running. States: `none` (nothing to run), `running`, `waiting` (for its next start), `stopping`, `stopped`."""
+    """Keeps the agent running, in the working folder `folder`. States: `none` (nothing to run), `running`, `waiting` (for its next start),
+    `stopping`, `stopped`."""
 
-    def __init__(self, loop: Loop, limits: SupervisorLimits, children: Children, base: "list[str]") -> None:
+    def __init__(self, loop: Loop, limits: SupervisorLimits, children: Children, *, base: "list[str]", folder: str) -> None:
         self._loop = loop
         self._limits = limits
         self._children = children
         self._base = base
+        self._folder = folder
         self._child: Child | None = None
         self._timer: Timer | None = None
         self._trial_timer: Timer | None = None
@@ -56,6 +58,7 @@ class AgentKeeper:
         self._waiting: list[Callable[[], None]] = []
         self._current, self._previous, self.gave_up = self._read()
         self.starts = 0
+        self._replacing = False
         self.state = "stopped" if self._current is not None else "none"
         self.healthy = False
 
@@ -89,7 +92,7 @@ class AgentKeeper:
         self.healthy = False
         self.starts += 1
         try:
-            order = Order(self._current.argv, dict(os.environ), "/")
+            order = Order(self._current.argv, dict(os.environ), self._folder)
             self._child = self._children.start(order, f"agent-{os.urandom(8).hex()}", self._ended)
         except (SpawnFailed, OSError) as error:
             say(f"the agent cannot be started: {error}")
@@ -116,7 +119,9 @@ class AgentKeeper:
             self._children.stop(self._child, self._limits.agent_grace_seconds)
 
     def report_healthy(self) -> None:
-        """Take the word of the running agent that it works."""
+        """Take the word of the running agent that it works. The word of one that is being replaced is not believed."""
+        if self._replacing or self._child is None:
+            return
         self.healthy = True
         self._loop.cancel(self._trial_timer)
         if self._current is not None and not self._current.healthy:
@@ -142,9 +147,11 @@ class AgentKeeper:
 
     def _restart(self) -> None:
         self._loop.cancel(self._trial_timer)
+        self.healthy = False
         if self._child is None:
             self.start()
         else:
+            self._replacing = True
             self._children.stop(self._child, self._limits.agent_grace_seconds)
 
     def _watch_trial(self) -> None:
@@ -173,9 +180,15 @@ class AgentKeeper:
         self._loop.cancel(self._steady_timer)
         if self.state == "stopping":
             self.state = "stopped"
+            self._replacing = False
             waiting, self._waiting = self._waiting, []
             for done in waiting:
                 done()
+            return
+        if self._replacing:
+            self._replacing = False
+            self.state = "waiting"
+            self.start()
             return
         self._exits += 1
         self.state = "waiting"

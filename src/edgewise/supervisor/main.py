@@ -9,7 +9,7 @@ used.
 """
 
 # pathlib and contextlib would load half a megabyte:
-# ruff: noqa: PTH101, PTH103
+# ruff: noqa: PTH109, PTH101, PTH103
 
 import fcntl
 import gc
@@ -79,6 +79,7 @@ def main(arguments: "list[str]") -> int:
         say(str(error))
         return WRONG_COMMAND
     try:
+        folder = os.getcwd()
         data = _enter(settings.data)
         if not _lock():
             say(f"a supervisor runs already for {data}")
@@ -86,18 +87,18 @@ def main(arguments: "list[str]") -> int:
     except OSError as error:
         say(f"the data folder cannot be used: {error}")
         return UNUSABLE_FOLDER
-    return _Supervisor(data, settings).run()
+    return _Supervisor(data, folder, settings).run()
 
 
 class _Supervisor:
-    def __init__(self, data: str, settings: Settings) -> None:
+    def __init__(self, data: str, folder: str, settings: Settings) -> None:
         limits = settings.limits
         boot = boot_id()
         self._kill_stale(boot)
         self._loop = Loop()
         self._children = Children(self._loop, limits, find_cgroups(), boot)
         self._slots = SlotTable(self._loop, limits, self._children, Listeners(limits), self._tell_exit)
-        self._agent = AgentKeeper(self._loop, limits, self._children, settings.agent)
+        self._agent = AgentKeeper(self._loop, limits, self._children, base=settings.agent, folder=folder)
         self._requests = Requests(
             data=data,
             loop=self._loop,
@@ -136,14 +137,14 @@ class _Supervisor:
     def _stop_all(self, grace: float, done: "Callable[[], None]") -> None:
         """End the agent and all workloads at the same time, then this process."""
         self._when_stopped.append(done)
-        again, self._requests.closing = self._requests.closing, True
-        if not again:
-            self._left = 1
-            self._agent.stop(self._one_less)
+        self._requests.closing = True
+        self._left += 2  # the agent, and this loop, so that the last one is counted after all were asked
+        self._agent.stop(self._one_less)
         for shown in self._slots.shown():
             if shown["exit_code"] is None:
                 self._left += 1
                 self._slots.stop(str(shown["instance"]), str(shown["slot"]), grace, 0, self._one_less)
+        self._one_less()
 
     def _one_less(self, _code: "int | None" = None) -> None:
         self._left -= 1

@@ -51,7 +51,8 @@ def _small_codec() -> "tuple[Callable[[str], object], Callable[[object], str]]":
         text = text.strip(" \t\r\n")
         try:
             value, end = scan(text, 0)
-        except StopIteration as error:
+        except (StopIteration, SystemError) as error:
+            # The scanner takes its error class from `json.decoder`; where that is not loaded, there is only a SystemError.
             raise ValueError("no value") from error
         if end != len(text):
             raise ValueError("more than one value")

@@ -1,9 +1,6 @@
 """Workload processes through the eyes of the agent: real supervisor, real processes."""
 
-import errno
 import json
-import os
-import sys
 import time
 
 import pytest
@@ -11,7 +8,7 @@ import pytest
 from edgewise.agent.slots import api_socket_path
 from edgewise.agent.supervisor_link import ObserveSlots, ProbeSlot, SlotsSeen, StartSlot, SupervisorGone, SupervisorRefused
 from edgewise.engine.protocol import Failed, Finished, Probed, Started, Stopped
-from edgewise.resources.artifact import Command, Probe, Probes
+from edgewise.resources.artifact import Command, Probe
 
 SLEEPER = "import time\nprint('here', flush=True)\ntime.sleep(600)\n"
 STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('here', flush=True)\ntime.sleep(600)\n"
@@ -120,7 +117,9 @@ print(json.dumps({
     "status": open("/proc/self/status").read(), "session": os.getsid(0) == os.getpid(),
 }))
 """
-    launch = bundle(source, environment={"MODE": "${bundle}/x", "EDGEWISE_DEVICE": "liar"}, memory=64 * 2**20, parameters={"threshold": 0.8})
+    launch = bundle(
+        source, environment={"MODE": "${bundle}/x", "EDGEWISE_DEVICE": "liar"}, memory=64 * 2**20, parameters={"threshold": 0.8}
+    )
     supervisor.slots().start("shop/till", "a", launch)
     text = helpers.wait_for(lambda: "ended with" in (log := supervisor.log("shop.till")) and log)
     seen = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
@@ -172,13 +171,15 @@ def test_what_cannot_start_is_said_with_its_kind(supervisor, bundle):
     assert isinstance(again, Failed)
     assert (again.kind, again.reason) == ("transient", "Occupied")
     assert slots.activate("shop/till", "b").reason == "NotRunning"
-    assert not (set(os.listdir(supervisor.data / "run" / "launches")) - {slots.observe()[0].launch_id})
+    assert [path.name for path in (supervisor.data / "run" / "launches").iterdir()] == [slots.observe()[0].launch_id]
 
 
 def test_a_process_without_a_command_is_invalid(supervisor, bundle):
     supervisor.run()
     launch = bundle(SLEEPER, driver="model")
-    answer = supervisor.slots().start("shop/till", "a", type(launch)(**{name: getattr(launch, name) for name in launch.__struct_fields__} | {"driver": "process"}))
+    answer = supervisor.slots().start(
+        "shop/till", "a", type(launch)(**{name: getattr(launch, name) for name in launch.__struct_fields__} | {"driver": "process"})
+    )
     assert (answer.kind, answer.reason) == ("invalid", "NoCommand")
 
 
@@ -262,19 +263,21 @@ def test_slots_are_bounded_and_stop_workloads_empties_them(supervisor, bundle, h
 
 def test_a_working_folder_outside_the_data_folder_is_refused(supervisor):
     supervisor.run()
-    order = StartSlot(instance="x/y", slot="a", folder="x.y", revision="r", argv=("true",), env={}, cwd=str(supervisor.data / ".." / "elsewhere"))
+    order = StartSlot(
+        instance="x/y", slot="a", folder="x.y", revision="r", argv=("true",), env={}, cwd=str(supervisor.data / ".." / "elsewhere")
+    )
     with pytest.raises(SupervisorRefused, match="inside"):
         supervisor.link().ask(order, SlotsSeen)
 
 
-def test_the_end_of_the_supervisor_is_told(supervisor):
+def test_the_end_of_the_supervisor_is_told(supervisor, helpers):
     supervisor.run()
     gone = []
     link = supervisor.link(on_gone=lambda: gone.append(True))
     supervisor.kill()
     with pytest.raises(SupervisorGone):
         link.ask(ObserveSlots(), SlotsSeen)
-    assert gone == [True]
+    helpers.wait_for(lambda: gone == [True])
     with pytest.raises(SupervisorGone):
         supervisor.link()
 

@@ -1,0 +1,261 @@
+"""An instance's listening socket outlives slots, crashes and supervisors; model servers are told what to do over their control socket."""
+
+import http.client
+import socket
+import threading
+import time
+
+import pytest
+
+from edgewise.engine.protocol import Failed, Finished, Probed, Started, Stopped
+from edgewise.resources.artifact import Probe, Probes
+
+SERVER = """
+import http.server, os, signal, socket, sys, threading
+NAME = os.environ["EDGEWISE_REVISION"]
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/crash":
+            os._exit(9)
+        body = NAME.encode()
+        self.send_response(503 if self.path == "/unwell" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+server.socket.close()
+server.socket = socket.socket(fileno=int(os.environ["EDGEWISE_LISTEN_FD"]))
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+print("serving", flush=True)
+server.serve_forever(poll_interval=0.02)
+"""
+
+MODEL_SERVER = """
+import argparse, http.server, os, socket, socketserver, sys, threading, time
+parser = argparse.ArgumentParser()
+for name in ("--model", "--listen-fd", "--control", "--instance", "--revision"):
+    parser.add_argument(name)
+given = parser.parse_args()
+assert os.path.exists(given.model + "/main.py")
+
+class Service(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = given.revision.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+
+service = http.server.HTTPServer(("", 0), Service, bind_and_activate=False)
+service.socket.close()
+service.socket = socket.socket(fileno=int(given.listen_fd))
+done = threading.Event()
+
+class Control(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/ready" else 404)
+        self.end_headers()
+    def do_POST(self):
+        if self.path == "/activate":
+            if given.revision == "bad":
+                self.send_response(500)
+                self.end_headers()
+                return
+            threading.Thread(target=service.serve_forever, args=(0.01,), daemon=True).start()
+        if self.path == "/drain":
+            threading.Thread(target=lambda: (service.shutdown(), done.set()), daemon=True).start()
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+    def address_string(self):
+        return "control"
+
+class ControlServer(socketserver.UnixStreamServer):
+    pass
+
+control = ControlServer(given.control, Control)
+threading.Thread(target=control.serve_forever, daemon=True).start()
+done.wait()
+"""
+
+HEALTHY = Probes(readiness=Probe(http_path="/"))
+
+
+class Client:
+    """Asks again and again, over a new connection each time, and keeps what happened."""
+
+    def __init__(self, address):
+        self.host, _, self.port = address.removeprefix("http://").partition(":")
+        self.answers, self.failures, self._stop = [], [], threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def ask(self, path="/", timeout=5):
+        connection = http.client.HTTPConnection(self.host, int(self.port), timeout=timeout)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
+    def _run(self):
+        while not self._stop.is_set():
+            try:
+                self.answers.append(self.ask())
+            except OSError as error:
+                self.failures.append(error)
+            time.sleep(0.002)
+
+    def end(self):
+        self._stop.set()
+        self._thread.join()
+
+
+def test_no_connection_is_lost_when_one_process_replaces_another(supervisor, bundle, helpers):
+    supervisor.run()
+    slots = supervisor.slots()
+    first = slots.start("shop/till", "a", bundle(SERVER, probes=HEALTHY, revision="one"))
+    client = Client(first.address)
+    try:
+        helpers.wait_for(lambda: "one" in client.answers)
+        assert slots.probe("shop/till", "a", "readiness", Probe(http_path="/")) == Probed(ok=True)
+        unwell = slots.probe("shop/till", "a", "readiness", Probe(http_path="/unwell"))
+        assert unwell == Probed(ok=False, message="answered 503")
+        assert slots.stop("shop/till", "a", 5) == Stopped(code=0)
+        second = slots.start("shop/till", "b", bundle(SERVER, probes=HEALTHY, revision="two"))
+        assert second.address == first.address
+        helpers.wait_for(lambda: "two" in client.answers)
+    finally:
+        client.end()
+    assert client.failures == []
+    assert client.answers == sorted(client.answers), "first only one, then only two"
+
+
+def test_connections_wait_while_a_crashed_server_is_away(supervisor, bundle, helpers):
+    supervisor.run()
+    slots = supervisor.slots()
+    slots.observe()
+    started = slots.start("shop/till", "a", bundle(SERVER, probes=HEALTHY, revision="one"))
+    helpers.wait_for(lambda: "serving" in supervisor.log("shop.till"))
+    client = Client(started.address)
+    client.end()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        client.ask("/crash")
+    helpers.wait_for(lambda: supervisor.exits)
+    waiting = []
+    thread = threading.Thread(target=lambda: waiting.append(client.ask("/", timeout=15)))
+    thread.start()
+    time.sleep(0.2)
+    assert waiting == []
+    slots.start("shop/till", "a", bundle(SERVER, probes=HEALTHY, revision="two"))
+    thread.join()
+    assert waiting == ["two"]
+
+
+def test_the_port_stays_the_same_when_the_supervisor_comes_back(supervisor, bundle, helpers):
+    supervisor.run()
+    address = supervisor.slots().start("shop/till", "a", bundle(SERVER, probes=HEALTHY)).address
+    other = supervisor.slots().start("shop/other", "a", bundle(SERVER, probes=HEALTHY)).address
+    assert address != other
+    supervisor.kill()
+    supervisor.run()
+    slots = supervisor.slots()
+    assert slots.start("shop/other", "a", bundle(SERVER, probes=HEALTHY)).address == other
+    assert slots.start("shop/till", "a", bundle(SERVER, probes=HEALTHY)).address == address
+
+
+def bound(one, port):
+    try:
+        one.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
+def test_another_port_is_taken_when_the_old_one_is_not_free(supervisor, bundle, helpers):
+    supervisor.run()
+    address = supervisor.slots().start("shop/till", "a", bundle(SERVER, probes=HEALTHY)).address
+    supervisor.kill()
+    port = int(address.rpartition(":")[2])
+    with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        helpers.wait_for(lambda: bound(squatter, port), what="the old server's end")
+        squatter.listen()
+        supervisor.run()
+        assert supervisor.slots().start("shop/till", "a", bundle(SERVER, probes=HEALTHY)).address not in ("", address)
+
+
+@pytest.fixture
+def model_slots(supervisor, tmp_path, helpers):
+    program = tmp_path / "model_server.py"
+    program.write_text(MODEL_SERVER)
+    supervisor.run()
+    return supervisor.slots(model_server=(helpers.python, str(program)))
+
+
+def ready(slots, slot):
+    return lambda: slots.probe("shop/eye", slot, "readiness", Probe(http_path="/whatever")).ok
+
+
+def test_model_servers_swap_without_a_lost_connection(supervisor, bundle, helpers, model_slots):
+    slots = model_slots
+    first = slots.start("shop/eye", "a", bundle("", driver="model", revision="one"))
+    assert isinstance(first, Started)
+    helpers.wait_for(ready(slots, "a"))
+    assert slots.activate("shop/eye", "a") == Finished()
+    client = Client(first.address)
+    try:
+        helpers.wait_for(lambda: "one" in client.answers)
+        slots.start("shop/eye", "b", bundle("", driver="model", revision="two"))
+        helpers.wait_for(ready(slots, "b"))
+        time.sleep(0.1)
+        assert set(client.answers) == {"one"}, "nothing is served before activation"
+        assert slots.activate("shop/eye", "b") == Finished()
+        assert slots.stop("shop/eye", "a", 5) == Stopped(code=0), "drained, not signalled"
+        count = len(client.answers)
+        helpers.wait_for(lambda: len(client.answers) > count + 5)
+        assert client.answers[-1] == "two"
+    finally:
+        client.end()
+    assert client.failures == []
+    assert [(one.slot, one.active) for one in slots.observe()] == [("b", True)]
+
+
+def test_a_model_server_that_does_not_activate(supervisor, bundle, helpers, model_slots):
+    slots = model_slots
+    slots.start("shop/eye", "a", bundle("", driver="model", revision="bad"))
+    helpers.wait_for(ready(slots, "a"))
+    answer = slots.activate("shop/eye", "a")
+    assert isinstance(answer, Failed)
+    assert (answer.kind, answer.reason) == ("transient", "NotActivated")
+    assert [one.active for one in slots.observe()] == [False]
+
+
+def test_a_model_server_that_is_adopted_keeps_its_control_socket(supervisor, bundle, helpers, model_slots):
+    model_slots.start("shop/eye", "a", bundle("", driver="model", revision="one"))
+    helpers.wait_for(ready(model_slots, "a"))
+    model_slots.close()
+    slots = supervisor.slots()
+    slots.observe()
+    assert ready(slots, "a")()
+    assert slots.activate("shop/eye", "a") == Finished()
+    assert slots.stop("shop/eye", "a", 5) == Stopped(code=0)
+
+
+def test_a_model_server_that_hangs_is_stopped_all_the_same(supervisor, bundle, helpers, tmp_path):
+    program = tmp_path / "hangs.py"
+    program.write_text("import time\ntime.sleep(600)\n")
+    supervisor.run()
+    slots = supervisor.slots(model_server=(helpers.python, "-S", str(program)))
+    slots.start("shop/eye", "a", bundle("", driver="model"))
+    probed = slots.probe("shop/eye", "a", "readiness", Probe(timeout_seconds=0.5))
+    assert not probed.ok
+    assert slots.stop("shop/eye", "a", 3) == Stopped(code=-15)
