@@ -11,7 +11,7 @@ The public names are handed out lazily: importing `edgewise` imports nothing els
 TYPE_CHECKING = False  # not from `typing`: even that would cost the supervisor memory
 
 if TYPE_CHECKING:
-    from edgewise.client.answers import Applied, AppliedResource, Change, DevicePlan, Event, Listing
+    from edgewise.client.answers import Applied, AppliedResource, Change, DevicePlan, Event, Listing, Metric, Placement, Token
     from edgewise.client.connection import ClientLimits
     from edgewise.client.context import Context
     from edgewise.client.errors import (
@@ -62,7 +62,9 @@ __all__ = [
     "Invalid",
     "Listing",
     "Metadata",
+    "Metric",
     "NotFound",
+    "Placement",
     "Problem",
     "Refused",
     "Release",
@@ -73,6 +75,7 @@ __all__ = [
     "Selector",
     "Site",
     "TimedOut",
+    "Token",
     "Unreachable",
     "VariantSource",
     "Workload",
@@ -81,7 +84,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "client.answers": "Applied AppliedResource Change DevicePlan Event Listing",
+    "client.answers": "Applied AppliedResource Change DevicePlan Event Listing Metric Placement Token",
     "client.connection": "ClientLimits",
     "client.context": "Context",
     "client.errors": "Conflict ContextError Denied Error Invalid NotFound Problem Refused TimedOut Unreachable",

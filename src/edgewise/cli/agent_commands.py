@@ -3,13 +3,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from edgewise.cli.failures import CommandError
 
 if TYPE_CHECKING:
+    from edgewise.agent.status import LocalStatus
     from edgewise.agent.supervisor_link import SlotSeen, SupervisorLink, SupervisorStatus
 
 _TOKEN_BYTES_MAX: Final = 16_384
@@ -48,9 +49,14 @@ def join(
         typer.Option("--capacity", metavar="memory=1Gi,…", help="What the device has, in place of what it says of itself."),
     ] = None,
     proxy: Annotated[str, typer.Option("--proxy", metavar="URL", help="http://HOST:PORT of a CONNECT proxy on the way.")] = "",
+    telemetry_window: Annotated[
+        str, typer.Option("--telemetry-window", metavar="DURATION", help="Over how long metrics are summarised; 0s sends none.")
+    ] = "15s",
 ) -> None:
     """Join this machine to a fleet: make its key, get its certificate. Run the agent after that."""
     from edgewise.agent.declared import read_capacity
+    from edgewise.agent.join import JoinError
+    from edgewise.agent.join import join as enrol
     from edgewise.cli import output
     from edgewise.cli.device_commands import check_labels
     from edgewise.cli.words import pairs_of
@@ -67,9 +73,31 @@ def join(
     check_labels(labels)
     folder = data_folder(data)
     device = name or _own_name()
-    joined = _join(token, folder, device, labels, device_class, declared, proxy)
-    output.out(f"device/{joined} joined\n")
+    try:
+        enrol(
+            token,
+            folder,
+            device=device,
+            labels=labels,
+            device_class=device_class,
+            capacity=declared,
+            telemetry_seconds=_seconds(telemetry_window),
+            proxy=proxy,
+        )
+    except JoinError as error:
+        raise CommandError(str(error), token_file) from None
+    output.out(f"device/{device} joined
+")
     output.note(f"now type: edgewise agent run --data {folder}")
+
+
+def _seconds(duration: str) -> float:
+    from edgewise.resources.quantity import seconds
+
+    try:
+        return seconds(duration)
+    except ValueError as error:
+        raise CommandError(str(error), "--telemetry-window") from None
 
 
 def _own_name() -> str:
@@ -104,60 +132,82 @@ def run(*, data: Data = "") -> None:
 def status(
     *,
     data: Data = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output: Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="How to print.")] = "text",
 ) -> None:
-    """Say what runs on this device, without asking the network."""
-    import msgspec
+    """Say what runs on this device, without asking the network. Fails when nothing does."""
+    import time
 
-    from edgewise.agent.config import ConfigError, read_config
-    from edgewise.agent.supervisor_link import ObserveSlots, ShowStatus, SlotsSeen, SupervisorStatus
-    from edgewise.cli import output
+    from edgewise.agent.status import read_status, status_lines
+    from edgewise.cli.output import as_json, out
     from edgewise.ports.disk import DiskFiles
-    from edgewise.ports.files import FilesError
 
     folder = data_folder(data)
+    if not Path(folder).is_dir():
+        raise CommandError("this device has not joined", folder, "type edgewise agent join --token-file FILE first")
+    local = read_status(DiskFiles(folder))
+    supervisor, slots = _asked(folder)
+    if output == "json":
+        out(as_json(status_facts(local, supervisor, slots)))
+    else:
+        out("\n".join([*status_lines(local, time.time()), *_process_lines(supervisor, slots)]) + "\n")
+    if supervisor is None:
+        raise CommandError("nothing runs on this device", folder, f"type edgewise agent run --data {folder}")
+
+
+def status_facts(local: "LocalStatus", supervisor: "SupervisorStatus | None", slots: "tuple[SlotSeen, ...]") -> dict[str, object]:
+    """Return the status as JSON: what the device says of itself, and what its supervisor runs."""
+    import msgspec
+
+    agent, config = local.agent, local.config
+    instances = agent.instances if agent is not None else ()
+    return {
+        "device": config.device if config is not None else "",
+        "addresses": list(config.addresses) if config is not None else [],
+        "problem": local.problem,
+        "online": agent.online if agent is not None else None,
+        "lastContact": agent.last_contact if agent is not None else 0.0,
+        "position": agent.position if agent is not None else "",
+        # Every field of every instance, so that programs need not know the defaults.
+        "instances": [{field: getattr(each, field) for field in each.__struct_fields__} for each in instances],
+        "supervisor": None if supervisor is None else msgspec.to_builtins(supervisor),
+        "slots": [msgspec.to_builtins(slot) for slot in slots],
+    }
+
+
+def _asked(folder: str) -> "tuple[SupervisorStatus | None, tuple[SlotSeen, ...]]":
+    from edgewise.agent.supervisor_link import (
+        ObserveSlots,
+        ShowStatus,
+        SlotsSeen,
+        SupervisorGone,
+        SupervisorLink,
+        SupervisorStatus,
+    )
+
     try:
-        config = read_config(DiskFiles(folder))
-    except (ConfigError, FilesError) as error:
-        raise CommandError(str(error), folder) from None
-    link = _linked(folder)
+        link = SupervisorLink(folder)
+    except SupervisorGone:
+        return None, ()
     try:
-        supervisor = link.ask(ShowStatus(), SupervisorStatus)
-        slots = link.ask(ObserveSlots(), SlotsSeen).slots
+        return link.ask(ShowStatus(), SupervisorStatus), link.ask(ObserveSlots(), SlotsSeen).slots
     finally:
         link.close()
-    if as_json:
-        facts = {"device": config.device, "addresses": config.addresses, "supervisor": supervisor, "slots": slots}
-        output.out(output.as_json(msgspec.to_builtins(facts)))
-        return
-    output.out(_status_text(config.device, ", ".join(config.addresses), folder, supervisor, slots))
 
 
-def _status_text(device: str, addresses: str, folder: str, supervisor: "SupervisorStatus", slots: "tuple[SlotSeen, ...]") -> str:
-    from edgewise.cli import output
-
-    state = f"{supervisor.agent_state}, version {supervisor.agent_version or '-'}, started {supervisor.agent_starts} times"
-    pairs = [
-        ("Device", device),
-        ("Control plane", addresses),
-        ("Data", folder),
-        ("Supervisor", f"running, process {supervisor.pid}"),
-        ("Agent", state + ("" if supervisor.agent_healthy else ", not (yet) healthy")),
-        *([("Fell back", f"version {supervisor.fell_back} did not report healthy")] if supervisor.fell_back else []),
+def _process_lines(supervisor: "SupervisorStatus | None", slots: "tuple[SlotSeen, ...]") -> list[str]:
+    if supervisor is None:
+        return ["supervisor: not running"]
+    healthy = "" if supervisor.agent_healthy else ", not (yet) healthy"
+    lines = [
+        f"supervisor: process {supervisor.pid}",
+        f"its agent:  {supervisor.agent_state}, process {supervisor.agent_pid}, started {supervisor.agent_starts} times{healthy}",
     ]
-    rows = [
-        [
-            each.instance,
-            each.slot + ("*" if each.active else ""),
-            each.revision,
-            "running" if each.exit_code is None else f"exited {each.exit_code}",
-            str(each.pid),
-            each.address or "-",
-        ]
-        for each in slots
-    ]
-    text = "".join(f"{title + ':':<14} {value}\n" for title, value in pairs)
-    return text + ("\n" + output.table(["INSTANCE", "SLOT", "REVISION", "STATE", "PROCESS", "ADDRESS"], rows) if rows else "")
+    if supervisor.fell_back:
+        lines.append(f"fell back:  version {supervisor.fell_back} did not report healthy")
+    for each in slots:
+        state = f"process {each.pid}" if each.exit_code is None else f"exited {each.exit_code}"
+        lines.append(f"slot:       {each.instance} {each.slot}{'*' if each.active else ''} {each.revision} {state} {each.address}".rstrip())
+    return lines
 
 
 def stop(

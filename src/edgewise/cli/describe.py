@@ -105,7 +105,7 @@ async def _workload(client: "Client", workload: Workload, now: float) -> Lines:
     instances = [each for each in await client.list(Instance, namespace=namespace) if each.spec.workload == workload.metadata.name]
     lines += ["", "Instances:", *_instances(instances, now, column="device")]
     plan = await client.placement(workload.metadata.name, namespace=namespace)
-    lines += ["", "Placement:", *placement_table(plan, indent="  ").splitlines()]
+    lines += ["", "Placement:", *([f"  {plan.message}"] if plan.message else placement_table(plan.devices, indent="  ").splitlines())]
     rollouts = await client.rollout_history(workload.metadata.name, namespace=namespace)
     lines += ["", "Rollouts:"]
     lines += _table(

@@ -3,9 +3,10 @@
 import os
 import sys
 import traceback
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from edgewise.resources.errors import Error, Invalid
+if TYPE_CHECKING:
+    from edgewise.resources.errors import Error
 
 PIPE_CLOSED: Final = 141
 """What a shell reports for a program that wrote into a closed pipe (128 + SIGPIPE)."""
@@ -20,8 +21,8 @@ _HINTS: Final = {
 """What to do about the client's errors, by class name: importing them here would be slow."""
 
 
-class CommandError(Error):
-    """A command cannot do what it was asked. `where` and `hint` may be empty."""
+class CommandError(Exception):
+    """A command cannot do what it was asked. `where` and `hint` may be empty. Not an `Error` of the client, whose import takes time."""
 
     def __init__(self, what: str, where: str = "", hint: str = "") -> None:
         super().__init__(what)
@@ -41,6 +42,11 @@ def tell(error: Exception) -> int:
         usage = cast("_Usage", error)
         _write(usage.format_message(), "", _usage_hint(error))
         return usage.exit_code
+    if isinstance(error, CommandError):
+        _write(str(error), error.where, error.hint)
+        return 1
+    from edgewise.resources.errors import Error
+
     if isinstance(error, Error):
         _write(*explained(error))
         return 1
@@ -51,11 +57,11 @@ def tell(error: Exception) -> int:
     return 1
 
 
-def explained(error: Error) -> tuple[str, str, str]:
+def explained(error: "Error") -> tuple[str, str, str]:
     """Return what was wrong, where, and what to do."""
+    from edgewise.resources.errors import Invalid
+
     match error:
-        case CommandError():
-            return str(error), error.where, error.hint
         case Invalid(problems=problems):
             count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
             return f"not valid, {count}", "\n".join(str(problem) for problem in problems), ""

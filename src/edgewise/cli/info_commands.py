@@ -19,7 +19,7 @@ def version(
     client: Annotated[bool, typer.Option("--client", help="Do not ask the control plane.")] = False,
     context: options.ContextName = "",
 ) -> None:
-    """Print the versions of this command and of the control plane."""
+    """Print the versions of command and control plane."""
     from importlib.metadata import version as installed
 
     from edgewise.cli import output

@@ -37,7 +37,7 @@ def apply(
     namespace: options.Namespace = "",
     context: options.ContextName = "",
 ) -> None:
-    """Create or change what is described in YAML or JSON files."""
+    """Create or change what YAML or JSON files describe."""
     resources = read_files(filename)
     if not resources:
         raise CommandError("nothing to apply", ", ".join(filename), "the files hold no resource")
@@ -151,7 +151,10 @@ def describe(
     namespace: options.Namespace = "",
     context: options.ContextName = "",
 ) -> None:
-    """Show everything about resources: where workloads run and why, what devices have, how rollouts went."""
+    """Show everything about resources.
+
+    Where workloads run and why, what devices have and refuse, how rollouts went.
+    """
     from edgewise.cli.words import kind_and_names
 
     run(_describe(kind_and_names(things), namespace, context))

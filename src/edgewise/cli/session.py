@@ -1,6 +1,5 @@
 """Running one command against the control plane of a context."""
 
-import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +12,8 @@ T = TypeVar("T")
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` to its end. Ctrl-C cancels it and raises `KeyboardInterrupt`."""
+    import asyncio
+
     return asyncio.run(work)
 
 

@@ -1,32 +1,32 @@
 """`token create` for devices, `access-token create` for people and programs. The token alone goes to standard output."""
 
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from edgewise.cli import options
 from edgewise.cli.session import connected, run
 
+if TYPE_CHECKING:
+    from edgewise.client.fleet import TokenKind
+
+
+Identifier = Annotated[str, typer.Argument(metavar="ID", help="As list prints it.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     token = typer.Typer(help="Tokens with which devices join.", no_args_is_help=True, rich_markup_mode=None)
     token.command("create")(create)
-    token.callback()(_group)
+    token.command("list")(list_join)
+    token.command("revoke")(revoke_join)
     app.add_typer(token, name="token")
     access = typer.Typer(help="Tokens with which people and programs use the API.", no_args_is_help=True, rich_markup_mode=None)
     access.command("create")(create_access)
-    access.callback()(_access_group)
+    access.command("list")(list_access)
+    access.command("revoke")(revoke_access)
     app.add_typer(access, name="access-token")
-
-
-def _group() -> None:
-    """Make tokens with which devices join."""
-
-
-def _access_group() -> None:
-    """Make tokens with which people and programs use the API."""
 
 
 def create(
@@ -64,6 +64,50 @@ def create_access(
 async def _create_access(name: str, role: Literal["viewer", "operator", "admin"], ttl: str, context: str) -> str:
     async with connected(context, "") as client:
         return await client.create_access_token(name, role, ttl=ttl)
+
+
+def list_join(*, context: options.ContextName = "") -> None:
+    """List the join tokens that exist; their text is never shown again."""
+    run(_list("join", ["SITE", "USED"], context))
+
+
+def list_access(*, context: options.ContextName = "") -> None:
+    """List the access tokens that exist; their text is never shown again."""
+    run(_list("access", ["NAME", "ROLE"], context))
+
+
+async def _list(kind: "TokenKind", titles: list[str], context: str) -> None:
+    from edgewise.cli import output
+    from edgewise.cli.words import moment
+
+    async with connected(context, "") as client:
+        tokens = await client.tokens(kind)
+    if not tokens:
+        output.note(f"no {kind} tokens found")
+        return
+    rows = [
+        [each.id, *([each.site or "-", f"{each.used}/{each.uses}"] if kind == "join" else [each.name, each.role]), moment(each.expires_at)]
+        for each in tokens
+    ]
+    output.out(output.table(["ID", *titles, "EXPIRES"], rows))
+
+
+def revoke_join(identifier: Identifier, *, context: options.ContextName = "") -> None:
+    """Take a join token out of use; devices that joined with it stay."""
+    run(_revoke("join", identifier, context))
+
+
+def revoke_access(identifier: Identifier, *, context: options.ContextName = "") -> None:
+    """Take an access token out of use, at once."""
+    run(_revoke("access", identifier, context))
+
+
+async def _revoke(kind: "TokenKind", identifier: str, context: str) -> None:
+    from edgewise.cli import output
+
+    async with connected(context, "") as client:
+        await client.revoke_token(kind, identifier)
+    output.out(f"{kind} token {identifier} revoked\n")
 
 
 def print_token(text: str, hint: str) -> None:

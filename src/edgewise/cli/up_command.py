@@ -44,10 +44,13 @@ def up(
     ] = None,
     output: Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="How to print the addresses.")] = "text",
 ) -> None:
-    """Start a control plane: operator API for people, gateway for devices. Ctrl-C stops it; devices run on without it."""
+    """Start a control plane.
+
+    It answers people (operator API) and devices (gateway). Ctrl-C stops it; devices run on without it.
+    """
     try:
         from edgewise.control.config import ControlConfig
-        from edgewise.control.data import DataError
+        from edgewise.control.process import DataError, ListenError, StoreError
         from edgewise.control.process import run as run_control
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
@@ -72,7 +75,7 @@ def up(
 
     try:
         run_control(config, tell)
-    except DataError as error:
+    except (DataError, ListenError, StoreError) as error:
         raise CommandError(str(error), str(config.data)) from None
 
 

@@ -23,6 +23,44 @@ class DevicePlan(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     current: bool = False
 
 
+class Placement(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What becomes of each device for one workload. `message` says why there is nothing to place yet."""
+
+    devices: tuple[DevicePlan, ...] = ()
+    message: str = ""
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One metric of one instance (NAMESPACE/WORKLOAD) and revision on a device, summarised over `count` samples from `start` to `end`
+    (seconds since the Unix epoch)."""
+
+    name: str
+    unit: str = ""
+    instance: str = ""
+    revision: str = ""
+    count: int = 0
+    mean: float = 0.0
+    deviation: float = 0.0
+    min: float = 0.0
+    max: float = 0.0
+    last: float = 0.0
+    start: float = 0.0
+    end: float = 0.0
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What may be known of a token that exists. Join tokens have `site`, `uses` and `used`, access tokens `name` and `role`."""
+
+    id: str
+    expires_at: float
+    name: str = ""
+    role: str = ""
+    site: str = ""
+    uses: int = 0
+    used: int = 0
+    created_by: str = ""
+
+
 class AppliedResource(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One resource after it was applied, and what that did. For a dry run of a workload, `placement` is what it would run on."""
 

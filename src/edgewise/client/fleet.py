@@ -16,7 +16,19 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from edgewise.client.answers import Applied, AppliedResource, Change, DevicePlan, Event, ListBody, Listing, TokenAnswer, Version
+from edgewise.client.answers import (
+    Applied,
+    AppliedResource,
+    Change,
+    Event,
+    ListBody,
+    Listing,
+    Metric,
+    Placement,
+    Token,
+    TokenAnswer,
+    Version,
+)
 from edgewise.client.connection import API, ClientLimits, Connection, Params, decode
 from edgewise.client.context import Context, choose_context, contexts_path, read_contexts
 from edgewise.client.errors import Invalid, Problem, Unreachable
@@ -32,6 +44,7 @@ from edgewise.resources.workload import Workload
 
 R = TypeVar("R", bound=Resource)
 Role = Literal["viewer", "operator", "admin"]
+TokenKind = Literal["join", "access"]
 
 
 class Client:
@@ -149,10 +162,9 @@ class Client:
         """Remove a resource. Raises `NotFound`."""
         await self._connection.request("DELETE", self._path(kind, name, namespace))
 
-    async def placement(self, workload: str, *, namespace: str | None = None) -> tuple[DevicePlan, ...]:
+    async def placement(self, workload: str, *, namespace: str | None = None) -> Placement:
         """Return, for each device, which variant of the workload it gets, or why it is rejected."""
-        path = f"{self._path(Workload, workload, namespace)}/placement"
-        return (await self._connection.json("GET", path, _Placement)).devices
+        return await self._connection.json("GET", f"{self._path(Workload, workload, namespace)}/placement", Placement)
 
     # ---- rollouts ----
 
@@ -220,6 +232,15 @@ class Client:
         body = {"name": name, "role": role, "ttl": ttl}
         return (await self._connection.json("POST", f"{API}/accesstokens", TokenAnswer, body=body)).token
 
+    async def tokens(self, kind: TokenKind) -> tuple[Token, ...]:
+        """Return what may be known of the tokens that exist: `join` tokens of devices or `access` tokens of people and programs."""
+        body = await self._connection.json("GET", f"{API}/{kind}tokens", ListBody)
+        return tuple(decode(raw, Token) for raw in body.items)
+
+    async def revoke_token(self, kind: TokenKind, identifier: str) -> None:
+        """Take a token out of use. `identifier` is the `id` that `tokens` tells. Raises `NotFound`."""
+        await self._connection.request("DELETE", f"{API}/{kind}tokens/{_part(identifier)}")
+
     # ---- what happened ----
 
     async def events(self, *, about: str = "", source: str = "", limit: int = 500) -> tuple[Event, ...]:
@@ -244,6 +265,16 @@ class Client:
             reader = _Utf8()
             async for chunk in chunks:
                 yield reader.feed(chunk)
+
+    async def metrics(self, device: str, *, seconds: int = 3600) -> tuple[Metric, ...]:
+        """Return what a device measured in the last `seconds`, summarised per metric, instance and revision."""
+        params = {"seconds": str(seconds)}
+        body = await self._connection.json("GET", f"{API}/metrics/{_part(device)}", ListBody, params=params)
+        return tuple(decode(raw, Metric) for raw in body.items)
+
+    async def metric_total(self, device: str, name: str, *, seconds: int = 86_400) -> float:
+        """Return the sum of all samples of a metric on a device in the last `seconds`: for a counter, how much was counted."""
+        return sum(metric.mean * metric.count for metric in await self.metrics(device, seconds=seconds) if metric.name == name)
 
     async def version(self) -> Version:
         """Return what the control plane says of itself."""
@@ -286,10 +317,6 @@ class Client:
 
     def _namespaced(self, namespace: str | None) -> str:
         return f"{API}/namespaces/{_part(namespace or self.namespace)}"
-
-
-class _Placement(msgspec.Struct, frozen=True, kw_only=True):
-    devices: tuple[DevicePlan, ...] = ()
 
 
 class _Utf8:

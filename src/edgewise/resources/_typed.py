@@ -277,7 +277,9 @@ def _meaning(node: ScalarNode) -> str | int | float | bool:
 
 def _ambiguous(node: ScalarNode) -> bool:
     """Whether YAML 1.1 takes this plain text for a number or boolean, and YAML 1.2 for text."""
-    return node.plain and (node.text.lower() in _OLD_BOOLEANS or _ODD_NUMBER.fullmatch(node.text) is not None)
+    if not node.plain or not isinstance(_meaning(node), str):
+        return False
+    return node.text.lower() in _OLD_BOOLEANS or _ODD_NUMBER.fullmatch(node.text) is not None
 
 
 def _mismatch(node: ScalarNode, options: list[inspect.Type], description: str) -> tuple[str, str]:

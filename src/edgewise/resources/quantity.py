@@ -42,7 +42,7 @@ def milli(quantity: Quantity) -> int:
         return _ceil(quantity * 1000)
     if not re.match(_QUANTITY, quantity):
         raise ValueError(f"{quantity!r} is not a quantity such as 512Mi or 500m")
-    number = quantity.rstrip("mkMGTi")
+    number = quantity.rstrip("mkKMGTi")
     whole, _, fraction = number.partition(".")
     factor = _MILLI_FACTORS[quantity[len(number) :]]
     scaled: int = int(whole + fraction) * factor
