@@ -86,8 +86,7 @@ def join(
         )
     except JoinError as error:
         raise CommandError(str(error), token_file) from None
-    output.out(f"device/{device} joined
-")
+    output.out(f"device/{device} joined\n")
     output.note(f"now type: edgewise agent run --data {folder}")
 
 
