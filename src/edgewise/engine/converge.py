@@ -5,7 +5,7 @@ else is replaced in order: the old one stops, then the new one starts. The same 
 """
 
 from edgewise.engine import lifecycle
-from edgewise.engine.model import SLOTS, Live, Step, empty, replace, slot_of, with_slot
+from edgewise.engine.model import SLOTS, Live, Step, empty, refused, replace, slot_of, with_slot
 from edgewise.engine.protocol import Slot
 from edgewise.engine.records import Release
 from edgewise.engine.tables import SlotPhase
@@ -64,9 +64,20 @@ def advance(live: Live, want: InstanceDesired | None, step: Step) -> Live:
     goal = target(live, want, step)
     if goal is None:
         for name in SLOTS:
-            live = _leave(live, name, step)
+            if not _stranger(live, name, want, step):
+                live = _leave(live, name, step)
         return live
     return _swap(live, goal, step) if goal.type == "model" else _replace(live, goal, step)
+
+
+def _stranger(live: Live, name: Slot, want: InstanceDesired | None, step: Step) -> bool:
+    """Whether a slot runs something that a damaged journal has forgotten and that may be what is wanted: it runs on until that is known."""
+    slot = live.slots[name]
+    if slot.release is not None or slot.phase is not SlotPhase.UP or suspended(live, want, step):
+        return False
+    if step.durable.document is None:
+        return True
+    return want is not None and slot.revision == want.revision and not refused(step.kept(live), want, want.revision)
 
 
 def _leave(live: Live, name: Slot, step: Step) -> Live:

@@ -35,7 +35,7 @@ def advance(state: State, live: dict[str, Live], step: Step) -> tuple[State, dic
 
 
 def _without(step: Step, names: tuple[str, ...]) -> Step:
-    """A step that knows nothing of the instances about to go, to ask which trees are needed without them."""
+    """Return a step that knows nothing of the instances about to go, to ask which trees are needed without them."""
     if not names:
         return step
     other = Step.__new__(Step)
@@ -63,17 +63,19 @@ def removed(state: State, result: Result, step: Step) -> State:
     return replace(state, removing_names=(), keeping=(), live={**live, **gone})
 
 
-def forget_gone(live: dict[str, Live], step: Step) -> dict[str, Live]:
-    """Drop instances whose last report is in the outbox. The report comes first: a power cut in between only repeats it."""
+def forget_gone(live: dict[str, Live], told: dict[str, str], step: Step) -> tuple[dict[str, Live], dict[str, str]]:
+    """Drop instances whose last report is in the outbox. The report comes first: a power cut in between only repeats it. Returns what is
+    left, and who was told gone."""
     if step.blocked:
-        return live
+        return live, told
     result = dict(live)
     for name in sorted(live):
         if live[name].removed and (live[name].told_gone or not live[name].uid):
             if name in step.durable.instances:
                 step.record(Gone(instance=name))
+            told = {**told, name: live[name].uid}
             del result[name]
-    return result
+    return result, told
 
 
 def leave(state: State, step: Step) -> State:

@@ -277,9 +277,10 @@ class _Stager:
             self._progress(self._done, self._total)
 
 
-def remove(files: Files, keep_trees: tuple[str, ...], instances: tuple[str, ...] = ()) -> None:
-    """Remove installed and staged trees other than `keep_trees`, and the working folders of `instances`: how the engine's `Remove` is
-    carried out. A tree loses its name first, so that a power cut leaves no part of one where whole ones are. Raises `FilesError`."""
+def remove(files: Files, keep_trees: tuple[str, ...], folders: tuple[str, ...] = ()) -> None:
+    """Remove installed and staged trees other than `keep_trees`, and `folders` of instances that are gone (names below `instances/`): how
+    the engine's `Remove` is carried out. A tree loses its name first, so that a power cut leaves no part of one where whole ones are.
+    Raises `FilesError`."""
     keep = set(keep_trees)
     for entry in files.list(TREES):
         if entry.name not in keep:
@@ -291,10 +292,5 @@ def remove(files: Files, keep_trees: tuple[str, ...], instances: tuple[str, ...]
         for entry in files.list(folder):
             if entry.name not in keep:
                 files.remove(f"{folder}/{entry.name}")
-    for instance in instances:
-        files.remove(f"{INSTANCES}/{working_folder(instance)}")
-
-
-def working_folder(instance: str) -> str:
-    """Return the name of an instance's working folder: `NAMESPACE.WORKLOAD`."""
-    return instance.replace("/", ".", 1)
+    for folder in folders:
+        files.remove(f"{INSTANCES}/{folder}")

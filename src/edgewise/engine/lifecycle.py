@@ -78,6 +78,15 @@ def activate(live: Live, name: Slot, step: Step) -> Live:
     return with_slot(live, name, replace(slot, activation=job))
 
 
+def recognise(live: Live, name: Slot, release: Release, step: Step) -> Live:
+    """Take a running process that the journal had forgotten for what it is."""
+    slot = live.slots[name]
+    if slot.release is not None or slot.phase is not SlotPhase.UP or slot.revision != release.revision:
+        return live
+    slot = replace(slot, release=release, active=slot.active or release.type != "model")
+    return with_slot(live, name, probes.begin(slot, step, soon=True))
+
+
 # ---- what comes back ----
 
 
@@ -91,9 +100,8 @@ def done(live: Live, name: Slot, identifier: int, result: Result, step: Step) ->
     for kind, view in slot.probes.items():
         probe = probes.probe_of(slot, kind, step.limits)
         if identifier == view.job and probe is not None:
-            ok = isinstance(result, Probed) and result.ok
-            message = result.message if isinstance(result, Probed | Failed) else ""
-            return with_slot(live, name, probes.answered(slot, kind, probe, ok, message, step))
+            answer = result if isinstance(result, Probed) else Probed(ok=False, message=getattr(result, "message", ""))
+            return with_slot(live, name, probes.answered(slot, kind, probe, answer, step))
     return None
 
 

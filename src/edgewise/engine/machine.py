@@ -42,7 +42,7 @@ def handle(state: State, event: Event, now: Now) -> tuple[State, list[Effect]]:
     """Return the next state and the effects, in order, that belong to it. Adopt the state only once its `Persist` is done."""
     if state.left:
         return state, []
-    step = Step(state, now)
+    step = Step(state, now, trying=_tries(state, event, now))
     state = _take_in(state, event, step)
     if step.observed_at is not None:
         state = _decide(state, step)
@@ -63,20 +63,27 @@ def handle(state: State, event: Event, now: Now) -> tuple[State, list[Effect]]:
     return state, step.result()
 
 
+def _tries(state: State, event: Event, now: Now) -> bool:
+    """Whether this is the step that finds out if the journal takes records again. No other event is held up for that."""
+    if isinstance(event, StorageRecovered):
+        return True
+    return isinstance(event, Tick) and state.storage is not None and now.monotonic >= state.storage.retry_at
+
+
 def _decide(state: State, step: Step) -> State:
     live = _members(state.live, step)
     state = _settle_debts(state, step)
-    live, owed = _advance(live, step)
-    live = garbage.forget_gone(live, step)
+    live, owed, behind = _advance(live, step)
+    live, told = garbage.forget_gone(live, state.told_stopped, step)
     state, live = garbage.advance(state, live, step)
-    if step.storage is not None and step.records and not step.blocked:
-        step.storage = None  # adopted only if the journal took them
+    if step.storage is not None and step.records:
+        step.storage = None  # this state is adopted only if the journal took them
         step.tell("Normal", "StorageRecovered", "the journal takes records again")
     live = reports.report_instances(live, step)
-    told = reports.tell_stopped(state.told_stopped, live, step)
+    told = reports.tell_stopped(told, live, step)
     reported = reports.report_device(state, step, live)
     step.effects.extend(Emit(lane="events", item=item) for item in step.events)
-    return replace(state, live=live, told_stopped=told, reported=reported, owed=(*state.owed, *owed))
+    return replace(state, live=live, told_stopped=told, reported=reported, owed=(*state.owed, *owed), behind=behind)
 
 
 # ---- taking events in ----
@@ -84,32 +91,27 @@ def _decide(state: State, step: Step) -> State:
 
 def _take_in(state: State, event: Event, step: Step) -> State:
     match event:
-        case Tick():
-            return state
+        case Tick() | StorageRecovered():
+            pass
         case Desired():
             adopt(event.document, state.live, step)
-            return state
         case Observed():
-            return _observed(state, event, step)
+            state = _observed(state, event, step)
         case ContactChanged():
             step.online, step.contact = event.online, event.last_contact
-            return state
         case StorageFailed():
-            return _storage_failed(state, event, step)
-        case StorageRecovered():
-            if step.storage is not None:
-                step.storage = replace(step.storage, retry_at=step.now.monotonic)
-            return state
+            _storage_failed(event, step)
         case Done():
-            return _done(state, event, step)
+            state = _done(state, event, step)
         case FetchProgress():
-            return _each(state, lambda live: update.progressed(live, event.stage, event.tree) if live.update.job == event.id else live)
+            state = _each(state, lambda live: update.progressed(live, event.stage, event.tree) if live.update.job == event.id else live)
         case Exited():
-            return _at(state, event.instance, lambda live: lifecycle.exited(live, event.slot, event.launch_id, event.code, step))
+            state = _at(state, event.instance, lambda live: lifecycle.exited(live, event.slot, event.launch_id, event.code, step))
         case Heartbeat():
-            return _at(state, event.instance, lambda live: probes.heard(live, step))
+            state = _at(state, event.instance, lambda live: probes.heard(live, step))
         case _:
             assert_never(event)
+    return state
 
 
 def _each(state: State, change: Callable[[Live], Live]) -> State:
@@ -131,13 +133,13 @@ def _observed(state: State, event: Observed, step: Step) -> State:
     return replace(state, live=live, boot_id=event.boot_id)
 
 
-def _storage_failed(state: State, event: StorageFailed, step: Step) -> State:
+def _storage_failed(event: StorageFailed, step: Step) -> None:
     since = step.storage.since if step.storage is not None else step.now.wall
     if step.storage is None:
         step.tell("Warning", "StorageFailed", f"the journal takes no records ({event.kind}): {event.message}")
-    retry_at = step.now.monotonic + step.limits.storage_retry_seconds
-    step.storage = Storage(kind=event.kind, message=event.message, since=since, retry_at=retry_at)
-    return state
+    now = step.now.monotonic
+    retry_at = now + step.limits.storage_retry_seconds
+    step.storage = Storage(kind=event.kind, message=event.message, since=since, failed_at=now, retry_at=retry_at)
 
 
 def _done(state: State, event: Done, step: Step) -> State:
@@ -188,12 +190,15 @@ def _settle_debts(state: State, step: Step) -> State:
         return replace(state, owed=())
     if not step.records and step.durable.document is not None:
         step.record(Advanced(position=step.durable.document.position))  # says nothing new, but shows whether the disk takes it
+    if not step.records:
+        step.storage = None
     return state
 
 
-def _advance(live: dict[str, Live], step: Step) -> tuple[dict[str, Live], tuple[Record, ...]]:
-    """Let every instance take its next steps. While the journal takes nothing, steps that need it wait, and the others go on."""
-    result, owed = dict(live), []
+def _advance(live: dict[str, Live], step: Step) -> tuple[dict[str, Live], tuple[Record, ...], bool]:
+    """Let every instance take its next steps. While the journal takes nothing, steps that need it wait, and the others go on. Returns
+    the instances, the records owed, and whether any instance waits."""
+    result, owed, behind = dict(live), [], False
     for name in sorted(live):
         mark, before = step.mark(), len(step.records)
         after = _instance(live[name], step)
@@ -206,7 +211,8 @@ def _advance(live: dict[str, Live], step: Step) -> tuple[dict[str, Live], tuple[
             result[name] = after
         else:
             step.back_to(mark)
-    return result, tuple(owed)
+            behind = True
+    return result, tuple(owed), behind
 
 
 def _instance(live: Live, step: Step) -> Live:
@@ -233,10 +239,14 @@ def next_wake(state: State) -> float | None:
     times: list[float | None] = [_instance_wake(live, step) for live in state.live.values()]
     if not state.fetching and not state.removing:
         times.append(state.remove_due)
+    if state.behind:
+        times.append(0.0)
     at = min((time for time in times if time is not None), default=None)
-    if state.storage is not None:
-        return state.storage.retry_at if at is None else max(at, state.storage.retry_at)
-    return at
+    if state.storage is None:
+        return at
+    # What waits for the disk is overdue and would not let the shell sleep: until the next try, only what lies ahead counts.
+    ahead = [time for time in times if time is not None and time > state.storage.failed_at]
+    return min([*ahead, state.storage.retry_at])
 
 
 def _instance_wake(live: Live, step: Step) -> float | None:

@@ -107,18 +107,20 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True):
-    """The journal does not take records; it is tried again at `retry_at` (monotonic). `since` is wall time."""
+    """The journal does not take records; it failed last at `failed_at` and is tried again at `retry_at` (monotonic). `since` is wall
+    time."""
 
     kind: str
     message: str
     since: float
+    failed_at: float
     retry_at: float
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the engine knows. `fetching` is the `Fetch` in flight (one at a time on a device) and `removing` the `Remove`; 0 is none.
-    `installed` are the whole trees. `owed` are records that were acted upon while the journal took none. `contact` is monotonic, None:
-    not known since the agent started."""
+    `installed` are the whole trees. `owed` are records that were acted upon while the journal took none; `behind`: instances wait for
+    the journal. `contact` is monotonic, None: not known since the agent started."""
 
     device: str
     limits: EngineLimits
@@ -137,8 +139,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     contact: float | None = None
     storage: Storage | None = None
     owed: tuple[Record, ...] = ()
+    behind: bool = False
     damage: str = ""
-    damage_told: bool = False
     reported: DeviceReport | None = None
     told_stopped: dict[str, str] = {}
     left: bool = False
@@ -147,7 +149,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 class Step:
     """What one step decides, collected in order. Lives for one call of `handle` only; `mark` and `back_to` undo an instance's part."""
 
-    def __init__(self, state: State, now: Now) -> None:
+    def __init__(self, state: State, now: Now, *, trying: bool = False) -> None:
         self.device = state.device
         self.limits = state.limits
         self.now = now
@@ -158,6 +160,7 @@ class Step:
         self.remove_due = state.remove_due
         self.installed = state.installed
         self.storage = state.storage
+        self.trying = trying
         self.online = state.online
         self.contact = state.contact
         self.observed_at = state.observed_at
@@ -168,8 +171,8 @@ class Step:
 
     @property
     def blocked(self) -> bool:
-        """The journal took no records the last time, and it is too early to try again."""
-        return self.storage is not None and self.now.monotonic < self.storage.retry_at
+        """The journal took no records the last time, and this is not the step to try again."""
+        return self.storage is not None and not self.trying
 
     def effect_id(self) -> int:
         """Return an id that no other effect has."""

@@ -4,7 +4,7 @@ from typing import Final
 
 from edgewise.engine.limits import EngineLimits
 from edgewise.engine.model import Live, ProbeView, SlotView, Step, replace, with_slot
-from edgewise.engine.protocol import ProbeKind, RunProbe, Slot
+from edgewise.engine.protocol import Probed, ProbeKind, RunProbe, Slot
 from edgewise.engine.records import Refusal, Release
 from edgewise.engine.tables import SlotPhase
 from edgewise.resources.artifact import Probe, Probes
@@ -63,7 +63,7 @@ def run_due(live: Live, name: Slot, step: Step) -> Live:
             continue
         if probe.heartbeat:
             heard = slot.heartbeat is not None and slot.heartbeat >= step.now.monotonic - probe.period_seconds
-            live = with_slot(live, name, answered(slot, kind, probe, heard, "no heartbeat", step))
+            live = with_slot(live, name, answered(slot, kind, probe, Probed(ok=heard, message="no heartbeat"), step))
         else:
             job = step.effect_id()
             step.effects.append(RunProbe(id=job, instance=live.name, slot=name, kind=kind, probe=probe))
@@ -71,30 +71,30 @@ def run_due(live: Live, name: Slot, step: Step) -> Live:
     return live
 
 
-def answered(slot: SlotView, kind: ProbeKind, probe: Probe, ok: bool, message: str, step: Step) -> SlotView:
-    """Take in one answer. Until a probe first succeeds it is repeated quickly, ever slower up to its period."""
-    view, now = slot.probes[kind], step.now.monotonic
+def answered(slot: SlotView, kind: ProbeKind, probe: Probe, answer: Probed, step: Step) -> SlotView:
+    """Take in one answer. What is waited for is asked quickly at first, ever slower up to the probe's period."""
+    view = slot.probes[kind]
+    failures = 0 if answer.ok else view.failures + 1
+    awaited = kind == "start" or (kind == "readiness" and not slot.ready)
     quick = min(probe.period_seconds, step.limits.probe_first_seconds * 2.0 ** min(view.tries, 30))
-    pause = probe.period_seconds if ok or view.ok else quick
-    failures = 0 if ok else view.failures + 1
-    view = replace(view, job=0, due=now + pause, tries=view.tries + 1, failures=failures, ok=view.ok or ok)
+    due = step.now.monotonic + (quick if awaited and not answer.ok else probe.period_seconds)
+    view = replace(view, job=0, due=due, tries=view.tries + 1, failures=failures, ok=view.ok or answer.ok)
     slot = replace(slot, probes={**slot.probes, kind: view})
     if kind == "readiness":
-        return _readiness(slot, probe, ok, message, step)
+        return _readiness(slot, probe, answer, step)
     if kind == "liveness" and failures >= probe.failure_threshold:
-        return replace(
-            slot, trouble=Refusal(reason="LivenessFailed", message=f"liveness probe failed {failures} times: {message}"), fatal=True
-        )
-    if kind == "start" and not ok and message:
-        return replace(slot, trouble=Refusal(reason="StartProbeFailed", message=f"start probe: {message}"))
+        trouble = Refusal(reason="LivenessFailed", message=f"liveness probe failed {failures} times: {answer.message}")
+        return replace(slot, trouble=trouble, fatal=True)
+    if kind == "start" and not answer.ok and answer.message:
+        return replace(slot, trouble=Refusal(reason="StartProbeFailed", message=f"start probe: {answer.message}"))
     return slot
 
 
-def _readiness(slot: SlotView, probe: Probe, ok: bool, message: str, step: Step) -> SlotView:
-    if ok:
+def _readiness(slot: SlotView, probe: Probe, answer: Probed, step: Step) -> SlotView:
+    if answer.ok:
         return slot if slot.ready else replace(slot, ready=True, ready_at=step.now.wall)
     if slot.ready and slot.probes["readiness"].failures >= probe.failure_threshold:
-        return replace(slot, ready=False, trouble=Refusal(reason="ReadinessLost", message=f"readiness probe: {message}"))
+        return replace(slot, ready=False, trouble=Refusal(reason="ReadinessLost", message=f"readiness probe: {answer.message}"))
     return slot
 
 

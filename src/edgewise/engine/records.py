@@ -142,26 +142,26 @@ def fold(durable: Durable, record: Record) -> Durable:
     """Return the durable state after `record`."""
     match record:
         case Snapshot():
-            return record.durable
+            durable = record.durable
         case Adopted():
-            return msgspec.structs.replace(durable, document=record.document)
+            durable = msgspec.structs.replace(durable, document=record.document)
         case Advanced():
-            if durable.document is None:
-                return durable
-            return msgspec.structs.replace(durable, document=msgspec.structs.replace(durable.document, position=record.position))
+            if durable.document is not None:
+                document = msgspec.structs.replace(durable.document, position=record.position)
+                durable = msgspec.structs.replace(durable, document=document)
         case Cleared():
             cleared = {name: msgspec.structs.replace(kept, refused={}, broken="") for name, kept in durable.instances.items()}
-            return msgspec.structs.replace(durable, instances=cleared)
+            durable = msgspec.structs.replace(durable, instances=cleared)
         case Gone():
             left = {name: kept for name, kept in durable.instances.items() if name != record.instance}
-            return msgspec.structs.replace(durable, instances=left)
+            durable = msgspec.structs.replace(durable, instances=left)
         case Installed() | Tried() | Committed() | Refused() | Abandoned() | Broke():
-            kept = _fold_instance(durable.instances.get(record.instance), record)
-            if kept is None:
-                return durable
-            return msgspec.structs.replace(durable, instances={**durable.instances, record.instance: kept})
+            kept_or_none = _fold_instance(durable.instances.get(record.instance), record)
+            if kept_or_none is not None:
+                durable = msgspec.structs.replace(durable, instances={**durable.instances, record.instance: kept_or_none})
         case _:
             assert_never(record)
+    return durable
 
 
 def _fold_instance(kept: Kept | None, record: Installed | Tried | Committed | Refused | Abandoned | Broke) -> Kept | None:
@@ -202,7 +202,7 @@ def _fold_trial(kept: Kept, candidate: Release, record: Tried | Committed | Aban
 
 
 def _previous_after_commit(kept: Kept, candidate: Release) -> Release | None:
-    """The former committed release is kept beside the new one, unless it is the same again (repaired) or refused."""
+    """Return what is kept beside the new release: the former committed one, unless it is the same again (repaired) or refused."""
     if kept.committed is None or kept.committed.revision == candidate.revision:
         return kept.previous if kept.previous and kept.previous.revision != candidate.revision else None
     return None if kept.committed.revision in kept.refused else kept.committed

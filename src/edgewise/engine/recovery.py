@@ -73,7 +73,7 @@ def _slot(running: RunningSlot, kept: Kept, step: Step) -> SlotView:
         revision=running.revision,
         launch_id=running.launch_id,
         since=step.now.monotonic,
-        active=release is not None and (running.active or release.type != "model"),
+        active=running.active or (release is not None and release.type != "model"),
         ready=True,
         started_at=step.now.wall,
         ready_at=step.now.wall,

@@ -4,9 +4,9 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
-from edgewise.engine import converge
+from edgewise.engine import converge, lifecycle
 from edgewise.engine.limits import EngineLimits
-from edgewise.engine.model import Live, Step, Update, refused, replace, slot_of
+from edgewise.engine.model import SLOTS, Live, Step, Update, refused, replace, slot_of
 from edgewise.engine.protocol import Cancel, Failed, Fetch, Fetched, FetchStage, Result
 from edgewise.engine.records import Abandoned, Committed, Installed, Kept, Refusal, Refused, Release, Tried
 from edgewise.engine.tables import SlotPhase, UpdateEvent, next_update
@@ -141,22 +141,31 @@ def fetch_pause(uid: str, attempt: int, limits: EngineLimits, *, untrusted: bool
 
 def _try(live: Live, event: UpdateEvent, release: Release, step: Step) -> Live:
     step.record(Installed(instance=live.name, uid=live.uid, release=release))
-    update = Update(revision=release.revision)
-    return replace(_afresh(live, event, update), interim=False)
+    for name in SLOTS:
+        live = lifecycle.recognise(live, name, release, step)
+    return replace(_afresh(live, event, Update(revision=release.revision)), interim=False)
 
 
 def _probation(live: Live, want: InstanceDesired | None, step: Step) -> Live:
-    kept, now = step.kept(live), step.now.monotonic
+    kept = step.kept(live)
     candidate = kept.candidate
     if candidate is None:  # a rejection took it
         refusal = kept.refused.get(live.update.revision, Refusal(reason="Refused"))
-        return _move(live, UpdateEvent.FAILED, refused=True, reason=refusal.reason, message=refusal.message)
-    if want is None or want.revision != candidate.revision:
-        return _other_wanted(live, want, candidate, step)
-    if live.update.recovering:
-        return _recovering(live, candidate, step)
-    if converge.suspended(live, want, step):
-        return live if live.update.began is None else replace(live, update=replace(live.update, began=None, settled=None))
+        live = _move(live, UpdateEvent.FAILED, refused=True, reason=refusal.reason, message=refusal.message)
+    elif step.durable.document is not None and (want is None or want.revision != candidate.revision):
+        live = _other_wanted(live, want, candidate, step)
+    elif live.update.recovering:
+        live = _recovering(live, candidate, step)
+    elif converge.suspended(live, want, step):
+        if live.update.began is not None:
+            live = replace(live, update=replace(live.update, began=None, settled=None))
+    elif want is not None:
+        live = _on_trial(live, want, candidate, step)
+    return live
+
+
+def _on_trial(live: Live, want: InstanceDesired, candidate: Release, step: Step) -> Live:
+    now = step.now.monotonic
     if live.update.began is None or _hindered(live, candidate):
         live = replace(live, update=replace(live.update, began=now))
     trouble = _trouble(live, want, candidate, step)
@@ -164,16 +173,14 @@ def _probation(live: Live, want: InstanceDesired | None, step: Step) -> Live:
         return _fail(live, trouble, step)
     if not converge.settled(live, candidate):
         return live if live.update.settled is None else replace(live, update=replace(live.update, settled=None))
-    if live.update.settled is None:
-        live = replace(live, update=replace(live.update, settled=now))
-    since = live.update.settled or now
+    since = now if live.update.settled is None else live.update.settled
     if want.hold or now < since + want.probation_seconds:
-        if kept.attempts > 1 and now >= since + step.limits.stable_seconds:
+        if step.kept(live).attempts > 1 and now >= since + step.limits.stable_seconds:
             step.record(Tried(instance=live.name, revision=candidate.revision, attempts=1))
-        return live
+        return live if live.update.settled == since else replace(live, update=replace(live.update, settled=since))
     step.record(Committed(instance=live.name, revision=candidate.revision))
     step.tell("Normal", "Committed", f"revision {candidate.revision} passed its probation", live.name)
-    step.remove_due = step.now.monotonic
+    step.remove_due = now
     return _move(live, UpdateEvent.PASSED)
 
 
@@ -198,7 +205,7 @@ def _trouble(live: Live, want: InstanceDesired, candidate: Release, step: Step) 
     name = slot_of(live, candidate.revision)
     slot = live.slots[name] if name else None
     if slot is not None:
-        if slot.fatal or slot.failures > step.limits.probation_crashes_max and not slot.hindered:
+        if slot.fatal or (slot.failures > step.limits.probation_crashes_max and not slot.hindered):
             return slot.trouble or Refusal(reason="Crashed", message="it ended unexpectedly")
         if live.update.settled is not None and slot.phase is SlotPhase.UP and not slot.ready:
             return slot.trouble or Refusal(reason="ReadinessLost", message="it is not ready any more")
@@ -276,7 +283,7 @@ _ADVANCE: Final[dict[UpdateState, Callable[[Live, InstanceDesired | None, Step],
 
 
 def interim_failed(live: Live, step: Step) -> Live:
-    """A superseded candidate that serves until its successor comes has no second chance: at its first failure the committed one is
+    """Give a superseded candidate, which serves until its successor comes, no second chance: at its first failure the committed one is
     taken up again."""
     candidate = step.kept(live).candidate
     if not live.interim:
