@@ -1,0 +1,168 @@
+"""uvicorn's HTTP protocol with what a device gateway needs besides: who the TLS peer is, and bounds on what a connection may cost.
+
+`scope["edgewise.connection"]` is the connection itself (`Connection`). Idle and slow connections are closed by one sweep over all of them
+instead of a timer each; requests are pipelined four deep at most.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from httptools import HttpParserError
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from edgewise.control.limits import LIMITS, ControlLimits
+from edgewise.trust.authority import AuthorityError, agent_of, serial_of
+from edgewise.trust.names import NameRefusedError
+
+SCOPE_KEY: Final = "edgewise.connection"
+_PIPELINE_MAX: Final = 4
+_FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class HeadTooLarge(HttpParserError):
+    """A request's line and headers are larger than allowed, or requests are piled up behind each other."""
+
+
+class Connection(Protocol):
+    """What the application may know of and do to the connection that a request came on."""
+
+    agent: str | None
+    serial: str
+    long_lived: bool
+    on_lost: Callable[[], object] | None
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing that is sent arrives any more."""
+        ...
+
+    def drop(self) -> None:
+        """Close at once, whatever is under way."""
+        ...
+
+
+class PeerProtocol(HttpToolsProtocol):
+    """One connection. `agent` is the name in the verified client certificate, None without one; `serial` that certificate's serial
+    number. `long_lived`: a request is under way that may take as long as it likes. `on_lost` is called when the connection is lost, for
+    those who wait for something else than its next byte."""
+
+    limits: ControlLimits = LIMITS
+    anonymous_allowed: bool = True
+    """For the gateway: only few connections without a certificate are served. The operator API's connections never have one."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
+        """See `asyncio.Protocol`."""
+        super().connection_made(transport)
+        self.agent, self.serial = _peer(transport)
+        self.long_lived = False
+        self.on_lost: Callable[[], object] | None = None
+        self._head_bytes = 0
+        self._in_head = False
+        self._since = time.monotonic()
+        self._anonymous = self.agent is None and not self.anonymous_allowed
+        state: Any = self.server_state
+        if self._anonymous:
+            state.anonymous = getattr(state, "anonymous", 0) + 1
+        limits = self.limits
+        if len(self.connections) > limits.connections_max or (self._anonymous and state.anonymous > limits.anonymous_connections_max):
+            transport.write(_FULL)
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        if self._anonymous:
+            self._anonymous = False
+            state: Any = self.server_state
+            state.anonymous -= 1
+        self.pipeline.clear()
+        super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.limits.head_bytes_max and not self.transport.is_closing():
+                self.send_400_response("The request's headers are too large.")
+
+    def on_message_begin(self) -> None:
+        """See `httptools`."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+        self._since = time.monotonic()
+        self.scope[SCOPE_KEY] = self  # type: ignore[typeddict-unknown-key]  # an extension of ours
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See `httptools`."""
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self.limits.head_bytes_max:
+            raise HeadTooLarge
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """See `httptools`."""
+        self._in_head = False
+        if len(self.url) > self.limits.head_bytes_max or len(self.pipeline) >= _PIPELINE_MAX:
+            raise HeadTooLarge
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Start the next request, if one waits. Unlike uvicorn's own, sets no timer: the sweep closes idle connections."""
+        self.server_state.total_requests += 1
+        self.long_lived = False
+        self._since = time.monotonic()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+
+    @property
+    def gone(self) -> bool:
+        """See `Connection`."""
+        return self.transport.is_closing()
+
+    def drop(self) -> None:
+        """See `Connection`."""
+        self.transport.abort()
+
+    def overdue(self, now: float) -> bool:
+        """Tell whether the connection has been idle, or a request incomplete, for longer than allowed."""
+        since = now - self._since
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            if self._in_head:
+                return since > self.limits.request_seconds
+            return since > (self.limits.anonymous_idle_seconds if self._anonymous else self.limits.idle_seconds)
+        return cycle.more_body and not self.long_lived and since > self.limits.request_seconds
+
+
+def sweep(connections: set[Any], now: float) -> int:
+    """Close the connections that are overdue; return how many. A connection that is idle is closed in order, one that is stuck at once."""
+    overdue = [each for each in connections if isinstance(each, PeerProtocol) and each.overdue(now)]
+    for each in overdue:
+        if each.transport.is_closing():
+            each.transport.abort()
+        else:
+            each.transport.close()
+    return len(overdue)
+
+
+def _peer(transport: asyncio.Transport) -> tuple[str | None, str]:
+    """Return the agent and the serial of the certificate that TLS has verified."""
+    tls = transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+    if certificate is None:
+        return None, ""
+    try:
+        return agent_of(certificate), serial_of(certificate)
+    except (AuthorityError, NameRefusedError):
+        return None, ""
