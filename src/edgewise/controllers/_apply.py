@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from edgewise.controllers.members import Members
 from edgewise.controllers.metrics import WaveMetrics
 from edgewise.controllers.rows import AgentRow, ContentRow, DeviceRow, InstanceRow, RevisionRow, RolloutRow, SecretRow, WorkloadRow
 from edgewise.controllers.tokens import AccessTokenRow, AccessTokenSpec, JoinTokenRow, JoinTokenSpec, JoinTokenStatus
@@ -52,7 +51,7 @@ _TOMBSTONES_MAX: Final = 8_192
 def apply_change(view: "FleetView", change: Change) -> None:
     """Take over one change, unless a newer one of the same document was taken over already."""
     apply = _TABLE.get(change.key.kind)
-    if apply is None or view.removed.get(change.key, 0) >= change.revision:
+    if apply is None or view.removed.get(change.key, 0) > change.revision:
         view.revision = max(view.revision, change.revision)
         return
     if change.document is None:
@@ -62,6 +61,16 @@ def apply_change(view: "FleetView", change: Change) -> None:
             del view.removed[next(iter(view.removed))]
     view.revision = max(view.revision, change.revision)
     apply(view, change, change.document)
+
+
+def _stale(known: "DeviceRow | AgentRow | WorkloadRow | RolloutRow | JoinTokenRow | None", document: Document) -> bool:
+    """Return whether a document is no newer than what is known. One transaction may change its spec and then its status: both changes
+    carry one revision."""
+    if known is None or known.revision < document.revision:
+        return False
+    if known.revision > document.revision:
+        return True
+    return known.generation >= document.generation and known.status_revision >= document.status_revision
 
 
 def _site(view: "FleetView", change: Change, document: Document | None) -> None:
@@ -83,7 +92,7 @@ def _device(view: "FleetView", change: Change, document: Document | None) -> Non
             view.contents.pop(name, None)
             _device_changed(view, name, before, None)
         return
-    if before is not None and before.revision >= document.revision:
+    if _stale(before, document):
         return
     spec = before.spec if before is not None and before.generation == document.generation else _DEVICE.decode(document.spec)
     same_status = before is not None and before.status_revision == document.status_revision and before.uid == document.uid
@@ -151,7 +160,7 @@ def _agent(view: "FleetView", change: Change, document: Document | None) -> None
             for forgotten in (view.marks, view.sessions):
                 forgotten.pop(name, None)
         return
-    if before is not None and before.revision >= document.revision:
+    if _stale(before, document):
         return
     row = view.agents[name] = AgentRow(
         key=document.key,
@@ -191,7 +200,7 @@ def _version(view: "FleetView", change: Change, document: Document | None) -> No
 
 
 def _in_use(view: "FleetView", namespace: str, artifact: str, version: str) -> bool:
-    """What devices run is rendered as long as a revision names it, whoever removed the document."""
+    """Return whether a revision names a version: what devices run is rendered, whoever removed the document."""
     return any(
         row.template.artifact == artifact and row.template.version == version
         for (place, _), rows in view.revisions.items()
@@ -243,7 +252,7 @@ def _workload(view: "FleetView", change: Change, document: Document | None) -> N
             del view.workloads[key]
             view.dirty.add(key)
         return
-    if before is not None and before.revision >= document.revision:
+    if _stale(before, document):
         return
     same = before is not None and before.generation == document.generation and before.uid == document.uid
     row = view.workloads[key] = WorkloadRow(
@@ -259,9 +268,9 @@ def _workload(view: "FleetView", change: Change, document: Document | None) -> N
         status=_WORKLOAD_STATUS.decode(document.status) if document.status else WorkloadStatus(),
     )
     if same and before is not None:
-        row.target, row.target_hash, row.unplaced = before.target, before.target_hash, before.unplaced
-        if before.status.stable_revision != row.status.stable_revision:
-            row.unplaced = None
+        row.target, row.target_hash, row.requests = before.target, before.target_hash, before.requests
+        if before.status.stable_revision == row.status.stable_revision:
+            row.unplaced, row.short, row.exhausted = before.unplaced, before.short, before.exhausted
     if before is not None and (before.spec.disconnect != row.spec.disconnect or before.spec.strategy != row.spec.strategy):
         view.unrendered.update(view.members[key].instances if key in view.members else ())
     view.dirty.add(key)
@@ -298,13 +307,7 @@ def _instance(view: "FleetView", change: Change, document: Document | None) -> N
     if row is None:
         return
     key, device = (row.key.namespace, row.spec.workload), row.spec.device
-    members = view.members.get(key)
-    if members is None:
-        members = view.members[key] = Members()
-        rollout = view.active_rollout(key)
-        if rollout is not None:
-            _track(view, rollout)
-    members.put(row, view.reach)
+    view.members_of(key).put(row, view.reach)
     view.on_device.setdefault(device, {})[key] = row
     if before is not None and before.spec is row.spec:
         view.stirred.setdefault(key, view.now + view.limits.controllers.settle_seconds)
@@ -319,7 +322,7 @@ def _instance(view: "FleetView", change: Change, document: Document | None) -> N
 def _instance_row(view: "FleetView", change: Change, document: Document) -> tuple[InstanceRow | None, InstanceRow | None]:
     workload, device = split_instance(view, change.key, document)
     before = view.on_device.get(device, {}).get((change.key.namespace, workload))
-    if before is not None and before.revision >= document.revision:
+    if before is not None and (before.revision, before.generation) >= (document.revision, document.generation):
         return None, before
     if before is not None and before.uid == document.uid and before.generation == document.generation:
         spec = before.spec
@@ -403,7 +406,7 @@ def _rollout(view: "FleetView", change: Change, document: Document | None) -> No
     key = (change.key.namespace, spec.workload)
     rows = view.rollouts.setdefault(key, {})
     before = rows.get(change.key.name)
-    if before is not None and before.revision >= document.revision:
+    if _stale(before, document):
         return
     row = rows[change.key.name] = RolloutRow(
         key=document.key,
@@ -423,26 +426,24 @@ def _rollout(view: "FleetView", change: Change, document: Document | None) -> No
 
 
 def _wave_changed(view: "FleetView", key: tuple[str, str]) -> None:
-    """New devices may get another revision now, so all are looked at again."""
-    row = view.workloads.get(key)
-    if row is not None:
-        row.unplaced = None
+    """Look at all devices again: new ones may get another revision now."""
+    view.mark_workload(key)
     active = view.active_rollout(key)
     if active is not None:
-        _track(view, active)
+        track(view, active)
         return
     view.metrics.pop(f"{key[0]}/{key[1]}", None)
     if key in view.members:
         view.members[key].track("", 0.0, view.reach)
 
 
-def _track(view: "FleetView", rollout: RolloutRow) -> None:
+def track(view: "FleetView", rollout: RolloutRow) -> None:
     """Count the members towards where the rollout goes: forward, or back."""
     key = (rollout.key.namespace, rollout.spec.workload)
     back = rollout.status.state is RolloutState.ROLLING_BACK
     name = f"{key[0]}/{key[1]}"
     wave = view.metrics.get(name)
-    analysis = rollout.spec.strategy.analysis
+    analysis = rollout.spec.strategy.analysis if rollout.spec.from_revision else ()
     if back or not analysis or rollout.status.state not in ACTIVE:
         view.metrics.pop(name, None)
     elif wave is None or (wave.revision, wave.wave) != (rollout.spec.to_revision, rollout.status.wave):
@@ -450,7 +451,7 @@ def _track(view: "FleetView", rollout: RolloutRow) -> None:
         view.metrics[name] = WaveMetrics(rollout.spec.to_revision, rollout.status.wave, names)
     members = view.members.get(key)
     if members is not None:
-        to = rollout.spec.from_revision if back else rollout.spec.to_revision
+        to = rollout.spec.from_revision if back and rollout.spec.from_revision else rollout.spec.to_revision
         members.track(to, seconds(rollout.spec.strategy.canary.device_deadline), view.reach)
 
 
@@ -460,7 +461,7 @@ def _join_token(view: "FleetView", change: Change, document: Document | None) ->
         view.join_tokens.pop(name, None)
         return
     known = view.join_tokens.get(name)
-    if known is not None and known.revision >= document.revision:
+    if _stale(known, document):
         return
     view.join_tokens[name] = JoinTokenRow(
         key=document.key,

@@ -19,7 +19,7 @@ from edgewise.resources.device import AgentSpec, AgentStatus, DeviceSpec, Device
 from edgewise.resources.states import AgentLifecycle, Connection
 from edgewise.resources.validation import label_problem
 from edgewise.store.codec import encode
-from edgewise.store.contract import Key, Put, Transaction, Write
+from edgewise.store.contract import Key, Put, Transaction, Write, Written
 from edgewise.wire.enrolment import JoinRequest
 
 _SEALING_KEY_BYTES = 32
@@ -101,7 +101,7 @@ def _same_key(view: FleetView, device: DeviceRow, key_digest: str) -> bool:
 
 
 def _taken(view: FleetView, device: DeviceRow) -> bool:
-    """A device whose agent is out of use may join again under its name."""
+    """Return whether a device is somebody's: one whose agent is out of use may join again under its name."""
     agent = view.agents.get(device.spec.agent)
     if agent is None:
         return False
@@ -109,7 +109,7 @@ def _taken(view: FleetView, device: DeviceRow) -> bool:
 
 
 def _agent_name(view: FleetView, device: str, key_digest: str) -> str:
-    """A name is never given twice: an old certificate must not speak for a new device."""
+    """Return a name that was never given before: an old certificate must not speak for a new device."""
     if device not in view.agents:
         return device
     return f"{device[:100]}-{key_digest.removeprefix('sha256:')[:12].lower()}"
@@ -154,6 +154,13 @@ def _device_writes(decision: JoinDecision, view: FleetView, key: Key, now: float
     labels = {**before.labels, **decision.labels}
     put = Put(key=key, spec=encode(spec), labels=labels, annotations=before.annotations, expect=before.generation, uid=before.uid)
     return [put, put_status(before, status)]
+
+
+def settle_join(view: FleetView, decision: JoinDecision, written: Written, now: float) -> None:
+    """Take over a join that was written. The agent counts as heard from now on."""
+    for change in written.changes:
+        view.apply(change)
+    view.contact(decision.agent, now)
 
 
 def decide_renew(agent: str, key_digest: str, view: FleetView) -> RenewDecision | Refusal:

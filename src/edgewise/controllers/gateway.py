@@ -13,7 +13,15 @@ from edgewise.controllers._reports import device_status, event_row, frame_row
 from edgewise.controllers.answers import Refusal, refuse, refused_agent
 from edgewise.controllers.desired import decide_desired, refresh
 from edgewise.controllers.documents import event, put_labelled, put_status
-from edgewise.controllers.enrolment import JoinDecision, RenewDecision, complete_join, complete_renew, decide_join, decide_renew
+from edgewise.controllers.enrolment import (
+    JoinDecision,
+    RenewDecision,
+    complete_join,
+    complete_renew,
+    decide_join,
+    decide_renew,
+    settle_join,
+)
 from edgewise.controllers.limits import ReportLimits
 from edgewise.controllers.rows import AgentRow
 from edgewise.controllers.sessions import next_session
@@ -37,6 +45,7 @@ __all__ = [
     "decide_report",
     "refresh",
     "settle",
+    "settle_join",
 ]
 
 _LANES: Final[tuple[Lane, ...]] = ("alerts", "status", "events", "telemetry")

@@ -5,7 +5,7 @@ class Presence:
     """Last contact of agents in wall-clock seconds, and who has a poll open: an open poll is the heartbeat. Deadlines count from the
     later of the last contact and the control plane's own start."""
 
-    __slots__ = ("_contact", "_polls", "returned", "started_at", "watched")
+    __slots__ = ("_contact", "_polls", "phase", "returned", "silent", "started_at", "unheard", "watched")
 
     def __init__(self, started_at: float) -> None:
         self.started_at = started_at
@@ -13,20 +13,26 @@ class Presence:
         self._polls: dict[str, int] = {}
         self.returned: set[str] = set()
         """Agents heard of whose devices are not Online in the documents yet."""
-        self.watched: dict[str, float] = {}
-        """Agents that were heard since the start, by when to look at them again; kept by the liveness decisions."""
+        self.watched: set[str] = set()
+        """Agents that were heard and have a deadline; kept by the liveness decisions."""
+        self.silent: set[str] = set()
+        """Agents whose deadline passed and whose devices are not Offline in the documents yet."""
+        self.phase = 0
+        """After the start: 0 all is well yet, 1 those not heard of are AwaitingReconnect, 2 they are Offline."""
+        self.unheard: set[str] = set()
+        """Devices that are to be called so in this phase, and are not yet in the documents."""
 
     def contact(self, agent: str, now: float) -> None:
-        """An authenticated request of `agent` came."""
+        """Note that an authenticated request of `agent` came."""
         self._contact[agent] = now
 
     def opened(self, agent: str, now: float) -> None:
-        """A poll of `agent` waits."""
+        """Note that a poll of `agent` waits."""
         self._contact[agent] = now
         self._polls[agent] = self._polls.get(agent, 0) + 1
 
     def closed(self, agent: str, now: float) -> None:
-        """A poll of `agent` ended, answered or broken."""
+        """Note that a poll of `agent` ended, answered or broken."""
         left = self._polls.get(agent, 0) - 1
         if left > 0:
             self._polls[agent] = left

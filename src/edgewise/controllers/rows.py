@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from edgewise.delivery.facts import DeviceFacts, Room
+from edgewise.delivery.placement import Request
 from edgewise.delivery.rollout import Seen
 from edgewise.delivery.templates import Unready
 from edgewise.resources.config import SecretSpec
@@ -101,7 +102,8 @@ class RolloutRow(msgspec.Struct, kw_only=True):
 
 class WorkloadRow(msgspec.Struct, kw_only=True):
     """A workload. `target` is the revision that its spec means now (None: to be resolved); `unplaced` the devices to look at again (None:
-    all of them)."""
+    all of them). `short`: all devices were looked at, and too few could take a replica. `exhausted`: none of those that are not members of
+    the open wave yet can take the new revision. `requests` are kept by revision."""
 
     key: Key
     uid: str
@@ -116,6 +118,9 @@ class WorkloadRow(msgspec.Struct, kw_only=True):
     target: Template | Unready | None = None
     target_hash: str = ""
     unplaced: set[str] | None = None
+    short: bool = False
+    exhausted: bool = False
+    requests: dict[str, Request] = {}
 
     @property
     def name(self) -> WorkloadKey:

@@ -7,7 +7,7 @@ Decisions read the view and what it marked as changed; the view itself decides n
 
 from collections.abc import Iterable, Iterator
 
-from edgewise.controllers._apply import apply_change
+from edgewise.controllers._apply import apply_change, track
 from edgewise.controllers.limits import Limits
 from edgewise.controllers.members import Members
 from edgewise.controllers.metrics import WaveMetrics
@@ -25,7 +25,7 @@ from edgewise.controllers.rows import (
     WorkloadRow,
 )
 from edgewise.controllers.sessions import Session
-from edgewise.controllers.timers import Timers
+from edgewise.controllers.timers import TimerKey, Timers
 from edgewise.controllers.tokens import AccessTokenRow, JoinTokenRow
 from edgewise.delivery.facts import NOTHING, Demand, Room, VersionFacts, demand_of, room_of
 from edgewise.resources.site import SiteSpec
@@ -73,6 +73,7 @@ class FleetView:
         self.timers = Timers()
         self.dirty: set[WorkloadKey] = set()
         self.stirred: dict[WorkloadKey, float] = {}
+        self.counts_due: set[TimerKey] = set()
         self.leaving: set[str] = set()
         self.unrendered: set[str] = set()
         self.numbers: dict[str, int] = {}
@@ -93,7 +94,7 @@ class FleetView:
             apply_change(self, Change(revision=document.revision, key=document.key, document=document))
 
     def loaded(self, revision: int) -> None:
-        """Everything up to `revision` was loaded: desired states count from here, and every workload is to be looked at once."""
+        """End the loading: desired states count from `revision`, and every workload is looked at once."""
         self.revision = max(self.revision, revision)
         self.dirty.update(self.workloads)
         self.dirty.update(self.members)
@@ -107,17 +108,17 @@ class FleetView:
         known.numbers[mark.lane] = max(mark.number, known.numbers.get(mark.lane, 0))
 
     def contact(self, agent: str, now: float) -> None:
-        """An authenticated request of `agent` came."""
+        """Note that an authenticated request of `agent` came."""
         self.presence.contact(agent, now)
         self._returned(agent)
 
     def poll_opened(self, agent: str, now: float) -> None:
-        """A poll of `agent` waits: until `poll_closed`, the agent counts as heard."""
+        """Note that a poll of `agent` waits: until `poll_closed`, the agent counts as heard."""
         self.presence.opened(agent, now)
         self._returned(agent)
 
     def poll_closed(self, agent: str, now: float) -> None:
-        """A poll of `agent` ended, answered or broken."""
+        """Note that a poll of `agent` ended, answered or broken."""
         self.presence.closed(agent, now)
 
     def _returned(self, agent: str) -> None:
@@ -175,6 +176,16 @@ class FleetView:
         """Return the workload's rollout that is not over."""
         return next((row for row in self.rollouts.get(workload, {}).values() if row.status.finished_at is None), None)
 
+    def members_of(self, workload: WorkloadKey) -> Members:
+        """Return the workload's instances; counted towards where its rollout goes."""
+        members = self.members.get(workload)
+        if members is None:
+            members = self.members[workload] = Members()
+            rollout = self.active_rollout(workload)
+            if rollout is not None:
+                track(self, rollout)
+        return members
+
     def agent_of(self, device: str) -> AgentRow | None:
         """Return the agent that speaks for a device."""
         row = self.devices.get(device)
@@ -187,22 +198,24 @@ class FleetView:
     # ---- what changed ----
 
     def mark_workload(self, workload: WorkloadKey, device: str | None = None) -> None:
-        """A workload is to be looked at: for one device, or as a whole."""
+        """Have a workload looked at: for one device, or as a whole."""
         row = self.workloads.get(workload)
         if row is not None:
+            row.exhausted = False
             if device is None:
-                row.unplaced = None
+                row.unplaced, row.short = None, False
             elif row.unplaced is not None:
                 row.unplaced.add(device)
         self.dirty.add(workload)
 
     def mark_device(self, device: str) -> None:
-        """A device changed in a way that placement depends on: every workload looks at it again."""
+        """Have every workload look at a device again: it changed in a way that placement depends on."""
         for key, row in self.workloads.items():
+            row.exhausted = False
             if row.unplaced is not None:
                 row.unplaced.add(device)
             self.dirty.add(key)
 
     def forget_demands(self) -> None:
-        """What instances take is to be computed anew, because revisions or versions changed."""
+        """Compute anew what instances take, because revisions or versions changed."""
         self._demands.clear()

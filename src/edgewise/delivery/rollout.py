@@ -89,11 +89,13 @@ ACTIVE: Final = frozenset({RolloutState.PENDING, _P, _H, _R})
 
 
 class Standing(StrEnum):
-    """Where one instance stands on its way to a revision. `Held`: well, but told to stay in Probation."""
+    """Where one instance stands on its way to a revision. `Held`: well, but told to stay in Probation. `Unready`: it
+    committed the revision and is not ready right now."""
 
     PENDING = "Pending"
     UPDATING = "Updating"
     HELD = "Held"
+    UNREADY = "Unready"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     UNREACHED = "Unreached"
@@ -134,8 +136,8 @@ def _known(spec: InstanceSpec, seen: Seen, to: str, *, online: bool) -> Standing
     if seen.committed == to and seen.revision == to:
         if seen.state is InstanceState.BROKEN:
             return Standing.FAILED
-        # A restart in between is neither a failure nor a reason to believe the deadline passed: it is observed until it is ready again.
-        return Standing.SUCCEEDED if seen.ready or not online else Standing.UPDATING
+        # A restart in between is not a failure: it is observed until it is ready again, or Broken.
+        return Standing.SUCCEEDED if seen.ready or not online else Standing.UNREADY
     held = spec.hold and seen.ready and seen.update is UpdateState.PROBATION and seen.update_revision == to
     return Standing.HELD if held and online else None
 
@@ -146,6 +148,7 @@ class Tally(msgspec.Struct, kw_only=True):
     pending: int = 0
     updating: int = 0
     held: int = 0
+    unready: int = 0
     succeeded: int = 0
     failed: int = 0
     unreached: int = 0
@@ -154,7 +157,7 @@ class Tally(msgspec.Struct, kw_only=True):
     @property
     def touched(self) -> int:
         """Those that carry the revision."""
-        return self.updating + self.held + self.succeeded + self.failed + self.unreached
+        return self.updating + self.held + self.unready + self.succeeded + self.failed + self.unreached
 
     @property
     def total(self) -> int:
@@ -218,14 +221,20 @@ def _progress(facts: Facts) -> Signal | None:
     status, tally = facts.status, facts.tally
     if status.state is RolloutState.PAUSED or not facts.filled:
         return None
-    settled = tally.updating == 0 and not _nothing_known(tally)
+    if tally.total == 0:
+        return Signal.ALL_DONE
+    canary = facts.spec.strategy.canary
+    settled = tally.updating == 0 and _tolerable(canary, tally.unready, tally) and not _nothing_known(tally)
     if status.analysis is AnalysisState.SUCCESSFUL:
         if not settled or tally.holding:
             return None
         return Signal.ALL_DONE if status.wave >= status.waves else Signal.WAVE_DONE
-    if settled != (status.healthy_since is not None):
-        return Signal.HEALTHY if settled else Signal.UNHEALTHY
-    return _observed(facts, status.healthy_since) if status.healthy_since is not None else None
+    if status.healthy_since is None:
+        return Signal.HEALTHY if settled else None
+    # In a large fleet some device always starts or restarts: only more of them than may fail begin the observation anew.
+    if not _tolerable(canary, tally.unready + tally.updating, tally):
+        return Signal.UNHEALTHY
+    return _observed(facts, status.healthy_since)
 
 
 def _observed(facts: Facts, since: float) -> Signal | None:
@@ -242,7 +251,11 @@ def _nothing_known(tally: Tally) -> bool:
 
 def over_budget(canary: Canary, tally: Tally) -> bool:
     """Return whether more members failed than `failure_budget` of those opened."""
-    return tally.failed * 100 > float(canary.failure_budget[:-1]) * tally.touched
+    return not _tolerable(canary, tally.failed, tally)
+
+
+def _tolerable(canary: Canary, count: int, tally: Tally) -> bool:
+    return count * 100 <= float(canary.failure_budget[:-1]) * tally.touched
 
 
 def wave_count(canary: Canary, *, first: bool) -> int:
