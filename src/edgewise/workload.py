@@ -146,6 +146,7 @@ def flush() -> None:
 
 
 _Key = tuple[str, str, str, tuple[str, str] | None]
+_DROPPED: Final[_Key] = ("edgewise.workload.dropped", "1", "counter", None)
 
 
 class _Collector:
@@ -214,7 +215,7 @@ class _Collector:
             dropped, self._dropped = self._dropped, 0
             self._waiting = 0
         if dropped:
-            values["edgewise.workload.dropped", "1", "counter", None] = [float(dropped)]
+            values[_DROPPED] = [float(dropped)]
         left = list(values.items())
         while left:
             group, rest = left[:_POINTS_PER_REQUEST], left[_POINTS_PER_REQUEST:]
@@ -255,6 +256,9 @@ class _Collector:
     def _put_back(self, left: list[tuple[_Key, list[float]]]) -> None:
         with self._lock:
             for key, numbers in left:
+                if key == _DROPPED:
+                    self._dropped += int(numbers[0])
+                    continue
                 room = max(0, VALUES_MAX - self._waiting)
                 self._values[key] = numbers[:room] + self._values.get(key, [])
                 self._waiting += min(room, len(numbers))

@@ -211,7 +211,7 @@ class _Connection:
         try:
             if self._to_send:
                 self._flush()
-            elif data := self._socket.recv(65536):
+            elif data := self._socket.recv(self._api.limits.head_bytes_max):
                 self._receive(data)
                 self._flush()
             else:
