@@ -28,7 +28,7 @@ class Downlink:
         log: Log,
         *,
         take: Callable[[DeviceDesired], None],
-        take_stream: Callable[[StreamRequest], None],
+        take_stream: Callable[[StreamRequest], object],
         on_reached: Callable[[], None] = lambda: None,
         on_distrust: Callable[[], None] = lambda: None,
         limits: AgentLimits = LIMITS,

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import itertools
 import os
 import select
 import sys
@@ -36,6 +37,7 @@ class Helper:
         self._lock = threading.Lock()
         self._running: dict[int, _Child] = {}
         self._cancelled: set[int] = set()
+        self._keys = itertools.count(-1, -1)
 
     def fetch(self, key: int, job: FetchJob, progress: Callable[[Progress], None]) -> Fetched | Failed:
         """Fetch, verify and install; `key` is for `cancel`. Every failure of the process is `Failed`, `transient`."""
@@ -49,14 +51,14 @@ class Helper:
 
     def renew(self, job: RenewJob) -> Renewed:
         """Renew the certificate. Raises `HelperFailed`."""
-        line = self._run(-1, job, self._limits.renew_seconds_max, None)
+        line = self._run(next(self._keys), job, self._limits.renew_seconds_max, None)
         if isinstance(line, Renewed):
             return line
         raise HelperFailed("the helper answered something else")
 
     def unseal(self, job: UnsealJob) -> Unsealed:
         """Open secrets. Raises `HelperFailed`."""
-        line = self._run(-2, job, self._limits.renew_seconds_max, None)
+        line = self._run(next(self._keys), job, self._limits.renew_seconds_max, None)
         if isinstance(line, Unsealed):
             return line
         raise HelperFailed("the helper answered something else")

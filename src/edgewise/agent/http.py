@@ -18,7 +18,7 @@ from edgewise.agent.addresses import Address, parse_address
 from edgewise.agent.errors import LinkError, Refused, TlsFailed, Unreachable
 from edgewise.agent.exchange import Deadlines, Headers, Incoming, Timeouts, Wire, translated
 from edgewise.agent.limits import LIMITS, AgentLimits
-from edgewise.agent.tls import check_times
+from edgewise.agent.tls import check_times, served_chain
 from edgewise.wire.enrolment import ErrorAnswer
 
 
@@ -44,22 +44,20 @@ class Client:
     `abort`."""
 
     def __init__(self, endpoint: Endpoint, now: Callable[[], float] = time.time, limits: AgentLimits = LIMITS) -> None:
+        self._endpoint = endpoint
         self._now = now
         self._limits = limits
         self._wire: Wire | None = None
+        self._wire_endpoint = endpoint
         self._preferred = 0
         self._used_at = 0.0
         self._aborted = False
         self.validity = (0.0, 0.0)
         """Of the control plane's certificates, as of the last connection: latest beginning, earliest end."""
-        self.use(endpoint)
 
     def use(self, endpoint: Endpoint) -> None:
-        """From the next request on, connect as `endpoint` says."""
-        self.close()
-        self._addresses = [parse_address(text)[0] for text in endpoint.addresses]
-        self._proxy = parse_address(endpoint.proxy, "http", 3128) if endpoint.proxy else None
-        self._context = endpoint.context
+        """From the next request on, connect as `endpoint` says. May be called from any thread."""
+        self._endpoint = endpoint
 
     def request(
         self,
@@ -117,6 +115,8 @@ class Client:
             wire.shut_down()
 
     def _begin(self, method: str, target: str, body: bytes | Iterable[bytes] | None, headers: Headers, deadlines: Deadlines) -> Incoming:
+        if self._wire_endpoint is not self._endpoint:
+            self.close()
         while True:
             reused = self._wire is not None
             wire = self._wire or self._connect(deadlines)
@@ -131,27 +131,37 @@ class Client:
                 raise translated(error) from error
             return incoming
 
+    def served_chain(self) -> tuple[bytes, ...]:
+        """Connect anew and return the certificates that the server shows, in DER. Raises a `LinkError`."""
+        self.close()
+        chain = served_chain(self._connect(Deadlines(Timeouts())).socket)
+        self.close()
+        return chain
+
     def _connect(self, deadlines: Deadlines) -> Wire:
         problems: list[LinkError] = []
-        for attempt in range(len(self._addresses)):
-            index = (self._preferred + attempt) % len(self._addresses)
+        endpoint = self._endpoint
+        count = len(endpoint.addresses)
+        for attempt in range(count):
+            index = (self._preferred + attempt) % count
             if self._aborted:
                 raise Unreachable("stopped")
             try:
-                wire = self._open(self._addresses[index], deadlines)
+                wire = self._open(endpoint, parse_address(endpoint.addresses[index])[0], deadlines)
             except (OSError, h11.ProtocolError, LinkError) as error:
                 problems.append(translated(error))
                 continue
             self._preferred = index
-            self._wire = wire
+            self._wire, self._wire_endpoint = wire, endpoint
             if self._aborted:
                 raise Unreachable("stopped")
             return wire
         # A trust problem says more than an address that is merely down.
         raise next((problem for problem in problems if isinstance(problem, TlsFailed)), problems[-1])
 
-    def _open(self, address: Address, deadlines: Deadlines) -> Wire:
-        first = self._proxy[0] if self._proxy else address
+    def _open(self, endpoint: Endpoint, address: Address, deadlines: Deadlines) -> Wire:
+        proxy = parse_address(endpoint.proxy, "http", 3128) if endpoint.proxy else None
+        first = proxy[0] if proxy else address
         seconds = deadlines.connect()
         try:
             # Names go as bytes: text would load the tables for internationalised names, a megabyte of them.
@@ -164,9 +174,9 @@ class Client:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, self._limits.keepalive_idle_seconds)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-            if self._proxy:
-                _tunnel(plain, address, self._proxy[1], self._limits)
-            secured = self._context.wrap_socket(plain, server_hostname=address.host.encode())
+            if proxy:
+                _tunnel(plain, address, proxy[1], self._limits)
+            secured = endpoint.context.wrap_socket(plain, server_hostname=address.host.encode())
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             plain.close()
             raise Unreachable(f"{address.authority}: the connection ended during the TLS handshake") from error
@@ -177,7 +187,7 @@ class Client:
             plain.close()
             raise
         try:
-            if self._context.verify_mode is ssl.CERT_REQUIRED:
+            if endpoint.context.verify_mode is ssl.CERT_REQUIRED:
                 self.validity = check_times(secured, self._now())
         except BaseException:
             secured.close()

@@ -69,6 +69,8 @@ class Loop(Generic[S]):
         self._failures = 0
         self._retry_at = 0.0
         self._stopped = False
+        self.busy_since: float | None = None
+        """Monotonic; None while the loop waits."""
 
     def post(self, event: Event) -> None:
         """Hand an event to the engine."""
@@ -87,6 +89,14 @@ class Loop(Generic[S]):
             event = None
         if self._stopped:
             return 0.0
+        self.busy_since = self._clock.monotonic()
+        try:
+            self._turn(event)
+        finally:
+            self.busy_since = None
+        return 0.0
+
+    def _turn(self, event: Event | None) -> None:
         if event is not None:
             self._offer_or_defer(event)
         now = self._clock.monotonic()
@@ -95,7 +105,6 @@ class Loop(Generic[S]):
         wake = self._engine.next_wake(self.state)
         if wake is not None and wake <= now and (self._failures == 0 or now >= self._retry_at or event is not None):
             self._offer(Tick())
-        return 0.0
 
     def _patience(self) -> float | None:
         wake = self._engine.next_wake(self.state)

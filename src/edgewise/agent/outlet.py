@@ -31,6 +31,10 @@ class Box(Protocol):
         """Forget what the control plane keeps."""
         ...
 
+    def close(self) -> None:
+        """End cleanly."""
+        ...
+
 
 class Outlet:
     """An outbox behind a lock. `wake` is called when there is something new to send."""
@@ -72,3 +76,9 @@ class Outlet:
         """Whether nothing waits to be sent."""
         with self._lock:
             return self._box.empty
+
+    def close(self) -> None:
+        """Make durable what was appended and end. What comes after is lost."""
+        with self._lock:
+            self._box.flush()
+            self._box.close()

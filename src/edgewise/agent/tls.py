@@ -39,6 +39,13 @@ def blind_context() -> ssl.SSLContext:
     return context
 
 
+def distrusting_context() -> ssl.SSLContext:
+    """Return a context that trusts nobody: every connection ends in `TlsFailed`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
 def check_times(connection: ssl.SSLSocket, now: float) -> tuple[float, float]:
     """Return (latest beginning, earliest end) of the verified chain's validity, in seconds since the Unix epoch.
 

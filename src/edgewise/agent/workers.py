@@ -72,11 +72,11 @@ class Pool:
         self._idle_seconds = idle_seconds
         self._log = log
         self._condition = threading.Condition()
-        self._tasks: deque[Callable[[], None]] = deque()
+        self._tasks: deque[Callable[[], object]] = deque()
         self._threads = 0
         self._idle = 0
 
-    def submit(self, task: Callable[[], None]) -> None:
+    def submit(self, task: Callable[[], object]) -> None:
         """Run `task` as soon as a thread is free. What it raises is logged."""
         with self._condition:
             self._tasks.append(task)

@@ -1,0 +1,158 @@
+"""What the main thread does now and then: inventory, renewal, status, watchdog. Each returns the seconds until it is due again."""
+
+import os
+import threading
+from collections.abc import Callable
+
+from edgewise.agent.config import AgentConfig
+from edgewise.agent.errands import Errands
+from edgewise.agent.helper import HelperFailed
+from edgewise.agent.inventory import declared_over, scan
+from edgewise.agent.jobs import Renewed
+from edgewise.agent.limits import AgentLimits
+from edgewise.agent.links import Links
+from edgewise.agent.log import Log
+from edgewise.agent.loop import Loop
+from edgewise.agent.outlet import Outlet
+from edgewise.agent.statusfile import AgentStatus, StatusFile, instance_lines
+from edgewise.agent.version import VERSION
+from edgewise.engine.model import State
+from edgewise.ports.clock import Clock
+from edgewise.ports.randomness import Randomness
+from edgewise.wire.report import DeviceReport
+
+
+class Inventory:
+    """Looks at the device now and then, and tells the control plane when it changed."""
+
+    def __init__(self, data_folder: str, config: AgentConfig, outlet: Outlet, boot_id: str, limits: AgentLimits) -> None:
+        self._data = data_folder
+        self._config = config
+        self._outlet = outlet
+        self._boot_id = boot_id
+        self._limits = limits
+        self._told: DeviceReport | None = None
+
+    def run(self) -> float:
+        """Look once."""
+        capacity = declared_over(scan(self._data), self._config.capacity)
+        report = DeviceReport(device=self._config.device, capacity=capacity, agent_version=VERSION, boot_id=self._boot_id)
+        if report != self._told:
+            self._told = report
+            self._outlet.append("status", report)
+            self._outlet.flush()
+        return self._limits.inventory_seconds
+
+
+class Renewal:
+    """Keeps the certificate fresh, in a thread of its own while the helper process works. `ask` comes from the links when the control plane
+    turned the identity down."""
+
+    def __init__(
+        self, errands: Errands, clock: Clock, randomness: Randomness, log: Log, *, renewed: Callable[[], None], limits: AgentLimits
+    ) -> None:
+        self._errands = errands
+        self._clock = clock
+        self._randomness = randomness
+        self._log = log
+        self._renewed = renewed
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._busy = False
+        self._force = False
+        self._next = clock.monotonic()
+        self._forced_at = -limits.renew_retry_seconds
+        self.not_after = 0.0
+
+    def distrusted(self) -> None:
+        """Renew soon, whatever the certificate says, but not again and again."""
+        now = self._clock.monotonic()
+        with self._lock:
+            if now - self._forced_at < self._limits.renew_retry_seconds:
+                return
+            self._forced_at, self._force = now, True
+
+    def run(self) -> float:
+        """Begin a renewal if it is time."""
+        now = self._clock.monotonic()
+        with self._lock:
+            due = self._force or now >= self._next
+            if due and not self._busy:
+                self._busy = True
+                force, self._force = self._force, False
+                threading.Thread(target=self._work, args=(force,), name="renew", daemon=True).start()
+        return min(60.0, self._limits.renew_retry_seconds)
+
+    def _work(self, force: bool) -> None:  # a thread takes positions
+        wait = self._limits.renew_retry_seconds
+        try:
+            result = self._errands.renew(force=force)
+            wait = self._take(result)
+        except HelperFailed as error:
+            self._log.warning("the certificate could not be looked at", error)
+        except Exception as error:  # noqa: BLE001  # the next try may work
+            self._log.error(f"renewal: {type(error).__name__}", error)
+        with self._lock:
+            self._busy = False
+            self._next = self._clock.monotonic() + wait + self._randomness.uniform(0.0, wait / 10)
+
+    def _take(self, result: Renewed) -> float:
+        self.not_after = result.not_after
+        if result.renewed:
+            self._log.info("the certificate was renewed")
+            self._renewed()
+        if result.error:
+            self._log.warning("the certificate was not renewed", result.error)
+            return self._limits.renew_retry_seconds
+        return max(self._limits.renew_retry_seconds, min(result.due_in, self._limits.renew_check_seconds))
+
+
+class Reporter:
+    """Writes the status file."""
+
+    def __init__(
+        self, file: StatusFile, config: AgentConfig, clock: Clock, *, loop: Loop[State], links: Links, limits: AgentLimits
+    ) -> None:
+        self._file = file
+        self._config = config
+        self._clock = clock
+        self._loop = loop
+        self._links = links
+        self._limits = limits
+
+    def run(self, not_after: float, *, outbox_empty: bool) -> float:
+        """Write it if it is news."""
+        state = self._loop.state
+        document, contact = state.durable.document, self._links.contact
+        now = self._clock.wall()
+        self._file.write(
+            AgentStatus(
+                version=VERSION,
+                pid=os.getpid(),
+                device=self._config.device,
+                written_at=now,
+                online=contact.online,
+                last_contact=now - (self._clock.monotonic() - contact.last) if contact.online else 0.0,
+                position=str(document.position) if document is not None else "",
+                certificate_not_after=not_after,
+                outbox_empty=outbox_empty,
+                storage=state.storage.message if state.storage is not None else "",
+                instances=instance_lines(state),
+            )
+        )
+        return self._limits.status_seconds
+
+
+def stuck(loop: Loop[State], monotonic: float, limits: AgentLimits) -> bool:
+    """Tell whether the engine's thread has been busy with one event for far too long: the disk hangs, or a defect."""
+    since = loop.busy_since
+    return since is not None and monotonic - since > limits.stuck_seconds
+
+
+def read_boot_id() -> str:
+    """Return the kernel's name for this boot (random(4)), or an empty text."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123  # pathlib would be loaded for this alone
+            return file.read(64).strip()
+    except OSError:
+        return ""

@@ -1,0 +1,160 @@
+"""Fetching, verifying and installing one variant. Short-lived process only."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from edgewise.agent.backoff import Backoff
+from edgewise.agent.errors import LinkError, ProtocolBroken, Refused, Unreachable
+from edgewise.agent.exchange import Incoming, Timeouts
+from edgewise.agent.http import Client
+from edgewise.agent.jobs import FetchJob, Line, Progress
+from edgewise.agent.limits import LIMITS, AgentLimits
+from edgewise.agent.place import connect, now
+from edgewise.agent.resolve import NotRunnable, Resolved, Resolver
+from edgewise.engine.identity import IdentityDamaged, read_identity
+from edgewise.engine.install import InstallError, InstallTransient, InstallUntrusted, failed, plan, stage
+from edgewise.engine.protocol import Failed, Fetched, FetchStage
+from edgewise.ports.files import Files, FilesError
+from edgewise.ports.randomness import Randomness, SystemRandomness
+from edgewise.resources.artifact import Variant
+from edgewise.resources.meta import Digest
+from edgewise.trust.verify import FetchMissing, Untrusted
+
+T = TypeVar("T")
+_PROGRESS_SECONDS = 1.0
+_RANGE_IGNORED, _RANGE_REFUSED = 200, 416
+_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class Fetcher:
+    """One fetch."""
+
+    def __init__(
+        self,
+        job: FetchJob,
+        files: Files,
+        write: Callable[[Line], None],
+        *,
+        limits: AgentLimits = LIMITS,
+        randomness: Randomness | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._job = job
+        self._files = files
+        self._write = write
+        self._limits = limits
+        self._backoff = Backoff(randomness or SystemRandomness(), 0.5, limits.fetch_pause_seconds_max)
+        self._sleep = sleep
+        self._told = ("", 0.0)
+        self._arrived = 0
+
+    def run(self) -> Fetched | Failed:
+        """Fetch, verify and install."""
+        try:
+            return self._run()
+        except (NotRunnable, Untrusted, InstallError, IdentityDamaged, FetchMissing, LinkError, FilesError, OSError) as error:
+            return failure(error)
+
+    def _run(self) -> Fetched:
+        job = self._job
+        identity = read_identity(self._files)
+        if identity is None:
+            raise IdentityDamaged("this device has not joined")
+        client = connect(job.place, identity)
+        self._tell("Download", 0, job.artifact.size)
+        cache = f"{job.place.data.rstrip('/')}/repository"
+        resolver = Resolver(client, identity.repository_root, cache, now(job.place), self._limits)
+        resolved: Resolved = self._patiently(lambda: resolver.resolve(job.artifact, job.parameters))
+        wanted = plan(resolved.variant)
+        self._patiently(lambda: self._stage(client, resolved.variant, wanted.tree))
+        self._tell("Install", wanted.size, wanted.size)
+        return Fetched(tree=wanted.tree, variant=resolved.variant, parameters=resolved.parameters)
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Try again what may work in a moment. Every try that brought bytes begins the count of failures anew."""
+        failures = 0
+        while True:
+            before = self._arrived
+            try:
+                return work()
+            except (Unreachable, Refused, InstallTransient) as error:
+                if not _may_pass(error):
+                    raise
+                failures = 1 if self._arrived > before else failures + 1
+                asked = error.retry_after or 0.0 if isinstance(error, Refused) else 0.0
+                if failures > self._limits.fetch_resumes_max or asked > self._limits.fetch_patience_seconds_max:
+                    raise
+                if failures == 1:
+                    self._backoff.reset()
+                self._sleep(self._backoff.next(asked))
+
+    def _stage(self, client: Client, variant: Variant, tree: str) -> None:
+        stage(self._files, variant, tree, lambda digest, offset: self._blob(client, digest, offset), self._progress)
+
+    def _blob(self, client: Client, digest: Digest, offset: int) -> Iterator[bytes]:
+        headers = (("Range", f"bytes={offset}-"),) if offset else ()
+        timeouts = Timeouts(read=self._limits.read_seconds, total=None)
+        with _whole(client.stream("GET", f"/v1/blobs/{digest}", headers=headers, timeouts=timeouts), digest) as incoming:
+            skip = 0
+            if offset and incoming.status == _RANGE_IGNORED:
+                skip = offset  # it begins again; what is here already is passed over
+            elif offset and not incoming.headers.get("content-range", "").startswith(f"bytes {offset}-"):
+                raise ProtocolBroken(f"asked for {digest} from {offset} on, got {incoming.headers.get('content-range', 'no range')!r:.100}")
+            for chunk in incoming.chunks(self._limits.chunk_bytes):
+                if skip >= len(chunk):
+                    skip -= len(chunk)
+                    continue
+                piece, skip = chunk[skip:] if skip else chunk, 0
+                self._arrived += len(piece)
+                yield piece
+
+    def _progress(self, done: int, total: int) -> None:
+        self._tell("Download" if done < total else "Verify", done, total)
+
+    def _tell(self, stage_name: FetchStage, done: int, total: int) -> None:
+        last_stage, at = self._told
+        if stage_name == last_stage and time.monotonic() - at < _PROGRESS_SECONDS:
+            return
+        self._told = (stage_name, time.monotonic())
+        self._write(Progress(stage=stage_name, done=done, total=total))
+
+
+def failure(error: Exception) -> Failed:
+    """Return what the engine is told of an error."""
+    match error:
+        case Untrusted():
+            return Failed(kind="untrusted", reason=error.reason, message=str(error))
+        case NotRunnable():
+            return Failed(kind="invalid", reason=error.reason, message=str(error))
+        case InstallError() | FilesError():
+            return failed(error)
+        case FetchMissing():
+            return Failed(kind="transient", reason="MetadataMissing", message=f"the control plane has no {error}")
+        case OSError():
+            return Failed(kind="transient", reason="DiskFailed", message=str(error))
+        case _:
+            return Failed(kind="transient", reason=type(error).__name__, message=str(error))
+
+
+def _may_pass(error: Exception) -> bool:
+    match error:
+        case Refused():
+            return error.status in _RETRIED
+        case InstallTransient():
+            return error.reason == "EndedEarly"
+        case _:
+            return True
+
+
+@contextlib.contextmanager
+def _whole(stream: contextlib.AbstractContextManager[Incoming], digest: Digest) -> Iterator[Incoming]:
+    """Say it plainly when there is nothing at an offset where there must be something."""
+    try:
+        with stream as incoming:
+            yield incoming
+    except Refused as error:
+        if error.status == _RANGE_REFUSED:
+            raise InstallUntrusted("WrongSize", f"what the control plane holds as {digest} is shorter than what was signed") from error
+        raise
