@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,8 +12,6 @@ from edgewise.cli.failures import CommandError
 if TYPE_CHECKING:
     from edgewise.agent.status import LocalStatus
     from edgewise.agent.supervisor_link import SlotSeen, SupervisorLink, SupervisorStatus
-
-_TOKEN_BYTES_MAX: Final = 16_384
 
 Data = Annotated[
     str, typer.Option("--data", metavar="FOLDER", envvar="EDGEWISE_DATA", help="The device's data folder.", show_default=False)
@@ -52,41 +50,40 @@ def join(
     telemetry_window: Annotated[
         str, typer.Option("--telemetry-window", metavar="DURATION", help="Over how long metrics are summarised; 0s sends none.")
     ] = "15s",
+    force: Annotated[bool, typer.Option("--force", help="Throw the identity away that this device already has.")] = False,
 ) -> None:
     """Join this machine to a fleet: make its key, get its certificate. Run the agent after that."""
     from edgewise.agent.declared import read_capacity
-    from edgewise.agent.join import JoinError
+    from edgewise.agent.join import AlreadyJoined, JoinError, read_token
     from edgewise.agent.join import join as enrol
     from edgewise.cli import output
     from edgewise.cli.device_commands import check_labels
     from edgewise.cli.words import pairs_of
-    from edgewise.trust.tokens import TokenError, read_join_token
 
     try:
-        token = read_join_token(_token_text(token_file))
         declared = read_capacity(part for text in capacity or () for part in text.split(","))
-    except TokenError as error:
-        raise CommandError(str(error), token_file, "an admin makes another with edgewise token create --site SITE") from None
     except ValueError as error:
         raise CommandError(str(error), "--capacity") from None
     labels = pairs_of(label or [], "label")
     check_labels(labels)
     folder = data_folder(data)
-    device = name or _own_name()
     try:
-        enrol(
-            token,
+        joined = enrol(
+            read_token(token_file),
             folder,
-            device=device,
+            device=name,
             labels=labels,
             device_class=device_class,
             capacity=declared,
             telemetry_seconds=_seconds(telemetry_window),
             proxy=proxy,
+            force=force,
         )
+    except AlreadyJoined as error:
+        raise CommandError(str(error), folder, "--force throws its identity away, and what it remembers") from None
     except JoinError as error:
-        raise CommandError(str(error), token_file) from None
-    output.out(f"device/{device} joined\n")
+        raise CommandError(str(error)) from None
+    output.out(f"device/{joined.device} joined\n")
     output.note(f"now type: edgewise agent run --data {folder}")
 
 
@@ -97,24 +94,6 @@ def _seconds(duration: str) -> float:
         return seconds(duration)
     except ValueError as error:
         raise CommandError(str(error), "--telemetry-window") from None
-
-
-def _own_name() -> str:
-    """Return this machine's name as a device's: lower case, what may not stand in names replaced."""
-    import re
-    import socket
-
-    name = re.sub(r"[^a-z0-9.-]+", "-", socket.gethostname().lower()).strip("-.")[:63]
-    if not name:
-        raise CommandError("this machine has no name that a device can have", hint="give --name NAME")
-    return name
-
-
-def _token_text(file: str) -> str:
-    from edgewise.client.files import read_bounded
-
-    data = sys.stdin.buffer.read(_TOKEN_BYTES_MAX + 1) if file == "-" else read_bounded(Path(file), _TOKEN_BYTES_MAX)
-    return data.decode("utf-8", "replace").strip()
 
 
 def run(*, data: Data = "") -> None:

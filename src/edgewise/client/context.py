@@ -59,10 +59,11 @@ def read_contexts(path: Path) -> Contexts:
         return Contexts()
     except OSError as error:
         raise ContextError(f"{path} cannot be read: {error.strerror}") from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise ContextError(f"{path} is not a file")
     with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise ContextError(f"{path} is not a file")
         if mode & 0o077:
             raise ContextError(f"{path} holds tokens and can be read by others (mode {stat.S_IMODE(mode):04o}): type chmod 600 {path}")
         data = file.read(FILE_BYTES_MAX + 1)

@@ -117,6 +117,7 @@ async def publish(
 def hash_release(release: Release, progress: Progress | None = None) -> _Hashed:
     """Read and hash all files of a release. Raises `Invalid` for what cannot be published (links, devices, bad paths, missing files)."""
     tell = progress or _silent
+    _check_names(release)
     found: list[tuple[VariantSource, list[tuple[str, Path]]]] = []
     problems: list[Problem] = []
     for index, variant in enumerate(release.variants):
@@ -146,6 +147,24 @@ def hash_release(release: Release, progress: Progress | None = None) -> _Hashed:
     if wrong:
         raise Invalid(wrong)
     return _Hashed(manifest, sources)
+
+
+def _check_names(release: Release) -> None:
+    letters = "lower-case letters, digits, '-' and '.'"
+    rules: tuple[tuple[str, str, object, str], ...] = (
+        ("name", release.name, Name, letters),
+        ("version", release.version, Version, "letters, digits, '-', '.' and '_'"),
+        ("namespace", release.namespace, Name, letters),
+        *((f"variants[{index}].name", variant.name, Name, letters) for index, variant in enumerate(release.variants)),
+    )
+    problems = []
+    for path, value, wanted, hint in rules:
+        try:
+            msgspec.convert(value, wanted)
+        except msgspec.ValidationError:
+            problems.append(Problem(path=path, message=f"{value!r} does not fit", hint=hint))
+    if problems:
+        raise Invalid(problems)
 
 
 def read_signing_key(path: str) -> str:

@@ -70,7 +70,8 @@ def test_what_is_no_duration_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("amount", "total", "expected"), [(1, 10, 1), (20, 10, 10), ("25%", 8, 2), ("1%", 3, 1), ("0%", 5, 0), ("100%", 7, 7), ("50%", 0, 0), ("33%", 3, 1)]
+    ("amount", "total", "expected"),
+    [(1, 10, 1), (20, 10, 10), ("25%", 8, 2), ("1%", 3, 1), ("0%", 5, 0), ("100%", 7, 7), ("50%", 0, 0), ("33%", 3, 1)],
 )
 def test_a_share_is_rounded_up_and_never_more_than_all(amount, total, expected):
     assert share_of(amount, total) == expected

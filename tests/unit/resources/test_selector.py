@@ -57,7 +57,9 @@ def test_what_does_not_hold_is_said_in_words():
     assert unmet(Selector(), LABELS) is None
 
 
-@given(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=5), st.text(max_size=5), st.lists(st.text(max_size=5), max_size=3))
+@given(
+    st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=5), st.text(max_size=5), st.lists(st.text(max_size=5), max_size=3)
+)
 def test_in_and_not_in_are_opposites(labels, key, values):
     inside = Selector(match_expressions=(Requirement(key=key, operator="In", values=tuple(values)),))
     outside = Selector(match_expressions=(Requirement(key=key, operator="NotIn", values=tuple(values)),))
