@@ -1,6 +1,6 @@
 """`python -m edgewise.serve`: read the arguments, take over the sockets, serve.
 
-Exit status: 0 drained, 2 wrong arguments, 3 the model does not load or does not answer.
+Exit status: 0 drained, 2 wrong arguments or sockets, 3 the model (or its runtime) does not load or does not answer.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
 _TEXT: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:/+]{0,255}")
+_EXIT_BROKEN: Final = 3
 _THREADS_MAX: Final = 64
 _DEFAULT_THREADS_MAX: Final = 4
 _UNIX_PATH_MAX: Final = 107
@@ -38,10 +39,14 @@ def main(argv: list[str]) -> int:
     listener = _listener(arguments.listen_fd)
     control = _control(arguments.control)
 
-    from edgewise.serve.inference import Identity
-    from edgewise.serve.limits import LIMITS
-    from edgewise.serve.model import Model, find_model
-    from edgewise.serve.server import Server
+    try:
+        from edgewise.serve.inference import Identity
+        from edgewise.serve.limits import LIMITS
+        from edgewise.serve.model import Model, find_model
+        from edgewise.serve.server import Server
+    except ImportError as error:
+        sys.stderr.write(f"edgewise.serve: {error.name or error} is not installed here: install edgewise[serve]\n")
+        return _EXIT_BROKEN
 
     version = os.environ.get("EDGEWISE_VERSION", "")
     versions = (version, arguments.revision) if _TEXT.fullmatch(version) and version != arguments.revision else (arguments.revision,)

@@ -326,3 +326,13 @@ def test_a_client_that_takes_too_long_is_told_and_closed(supervisor):
         time.sleep(0.02)
     assert _read_all(slow).startswith(b"HTTP/1.1 408")
     assert _read_all(idle) == b""
+
+
+def test_a_device_without_the_runtime_says_so(supervisor, tree, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['onnxruntime'] = None\n")
+    argv = [sys.executable, "-m", "edgewise.serve", "--model", str(tree), "--listen-fd", str(supervisor.listener.fileno())]
+    argv += ["--control", str(tmp_path / "c"), "--instance", "a/b", "--revision", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(argv, check=False, pass_fds=[supervisor.listener.fileno()], capture_output=True, text=True, env=environment)
+    assert ended.returncode == 3
+    assert ended.stderr == "edgewise.serve: onnxruntime is not installed here: install edgewise[serve]\n"
