@@ -285,8 +285,10 @@ class SupervisorLink:
             self._waiting[number] = waiting
         try:
             self._send(number, request)
-            if not waiting.done.wait(self._limits.answer_seconds_max + seconds) or waiting.line is None:
-                raise SupervisorGone("the supervisor did not answer")
+            if not waiting.done.wait(self._limits.answer_seconds_max + seconds):
+                raise SupervisorRefused("TimedOut", "the supervisor did not answer in time; a process may hang in the kernel")
+            if waiting.line is None:
+                raise SupervisorGone("the supervisor ended")
         finally:
             with self._lock:
                 self._waiting.pop(number, None)

@@ -51,10 +51,10 @@ class Children:
         return "rlimit" if self._cgroups is None else "cgroup"
 
     def start(self, order: Order, launch_id: str, on_end: "Callable[[int], None]", cgroup: "str | None" = None) -> Child:
-        """Start a process; `on_end(code)` is called when nothing of it is left. Raises `SpawnFailed`, `OSError`."""
+        """Start a process; `on_end(code)` is called when nothing of it is left. Raises `SpawnFailed`."""
         order.env[VARIABLE] = launch_id
         # Noted before it exists: there is no instant at which a process runs and nothing says so.
-        note_launch(Trace(launch_id, 0, 0), self._boot)
+        self._note(Trace(launch_id, 0, 0))
         try:
             pid = spawn(order)
         except SpawnFailed:
@@ -63,7 +63,7 @@ class Children:
             raise
         child = Child(Trace(launch_id, pid, started_at(pid)), cgroup, on_end)
         self._children[pid] = child
-        note_launch(child.trace, self._boot)
+        self._note(child.trace)
         return child
 
     def stop(self, child: Child, grace: float, term_after: float = 0) -> None:
@@ -115,6 +115,13 @@ class Children:
             nice=int(limits.workload_nice),
             oom_score=int(limits.workload_oom_score),
         )
+
+    def _note(self, trace: Trace) -> None:
+        try:
+            note_launch(trace, self._boot)
+        except OSError as error:
+            # A full disk must not keep workloads from being started again; only what outlives this process would not be found.
+            say(f"launch {trace.launch_id} could not be noted: {error}")
 
     def _sweep(self, child: Child) -> None:
         try:

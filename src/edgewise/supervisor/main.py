@@ -4,8 +4,8 @@
 
 Without `--` it runs the agent that is installed beside it; with nothing after `--` it runs none.
 
-Ends with 0 after a clean stop, 2 on a wrong command line, 3 when a supervisor already runs for the data folder, 4 when the folder cannot be
-used.
+Where a supervisor runs for the data folder already, its agent is started again if it was stopped. Ends with 0 after that and after a clean
+stop, 2 on a wrong command line, 3 when supervisor and agent already run, 4 when the folder cannot be used.
 """
 
 # pathlib and contextlib would load half a megabyte:
@@ -23,9 +23,11 @@ from edgewise.supervisor.limits import SupervisorLimits
 from edgewise.supervisor.listeners import Listeners
 from edgewise.supervisor.loop import SIGCHLD, SIGHUP, SIGINT, SIGTERM, Loop, say
 from edgewise.supervisor.requests import Requests
+from edgewise.supervisor.server import PATH as SOCKET_PATH
 from edgewise.supervisor.server import Server
 from edgewise.supervisor.slots import SlotEntry, SlotTable
 from edgewise.supervisor.stale import boot_id, forget_launch, kill_processes, noted_launches
+from edgewise.supervisor.wire import VERSION, Invalid, decode_object, encode_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,8 +84,7 @@ def main(arguments: "list[str]") -> int:
         folder = os.getcwd()
         data = _enter(settings.data)
         if not _lock():
-            say(f"a supervisor runs already for {data}")
-            return ALREADY_RUNNING
+            return _attach(data)
     except OSError as error:
         say(f"the data folder cannot be used: {error}")
         return UNUSABLE_FOLDER
@@ -169,6 +170,39 @@ class _Supervisor:
             say(f"killed {killed} processes that an earlier supervisor left behind")
         for trace in traces:
             forget_launch(trace.launch_id)
+
+
+def _attach(data: str) -> int:
+    """Have the supervisor that runs already start its agent, if that was stopped. Returns the exit status."""
+    try:
+        state = str(_ask("status").get("agent_state"))
+        if state != "stopped" or not _ask("start-agent").get("ok"):
+            say(f"a supervisor runs already for {data}; its agent is {state}")
+            return ALREADY_RUNNING
+    except (OSError, Invalid) as error:
+        say(f"a supervisor runs already for {data}, but does not answer: {error}")
+        return ALREADY_RUNNING
+    say(f"the supervisor that runs already for {data} has started its agent again")
+    return 0
+
+
+def _ask(verb: str) -> "dict[str, object]":
+    import _socket
+
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection.settimeout(10)
+        connection.connect(SOCKET_PATH)
+        connection.send(encode_line({"v": VERSION, "id": 1, "do": verb}))
+        answer = b""
+        while not answer.endswith(b"\n"):
+            part = connection.recv(65536)
+            if not part:
+                raise Invalid("the connection ended")
+            answer += part
+        return decode_object(answer)
+    finally:
+        connection.close()
 
 
 def _nothing() -> None:

@@ -7,6 +7,7 @@ import _socket
 import os
 import sys
 
+from edgewise.supervisor.files import remove_quietly
 from edgewise.supervisor.limits import SupervisorLimits
 from edgewise.supervisor.loop import READ, WRITE, Loop, say
 from edgewise.supervisor.wire import VERSION, Invalid, decode_object, encode_line
@@ -47,9 +48,9 @@ class Reply:
 
 
 class Connection:
-    """One client. It may send many requests before it reads an answer."""
+    """One client, whose process is `peer`. It may send many requests before it reads an answer."""
 
-    def __init__(self, server: "Server", connection: "_socket.socket") -> None:
+    def __init__(self, server: "Server", connection: "_socket.socket", peer: int) -> None:
         self._server = server
         self._socket = connection
         self._received = bytearray()
@@ -57,6 +58,7 @@ class Connection:
         self._open = True
         self._ending = False
         self.subscribed = False
+        self.peer = peer
         connection.setblocking(False)  # noqa: FBT003 -- positional only
         server.loop.watch(connection.fileno(), self._ready)
 
@@ -177,7 +179,7 @@ class Server:
         self._listener.close()
         for connection in list(self.connections):
             connection.close()
-        os.unlink(PATH)
+        remove_quietly(PATH)
 
     def _accept(self, _events: int) -> None:
         try:
@@ -185,11 +187,12 @@ class Server:
         except OSError:
             return
         connection = _socket.socket(fileno=descriptor)
-        user = int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
+        peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        process, user = int.from_bytes(peer[:4], sys.byteorder), int.from_bytes(peer[4:8], sys.byteorder)
         if user not in (os.getuid(), 0):
             say(f"user {user} was refused")
             connection.close()
         elif len(self.connections) >= self.limits.connections_max:
             connection.close()
         else:
-            self.connections.add(Connection(self, connection))
+            self.connections.add(Connection(self, connection, process))

@@ -1,6 +1,7 @@
 """Real supervisors in folders of their own, and what tests need to talk about them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -154,5 +155,15 @@ def helpers():
         wait_for = staticmethod(wait_for)
         alive = staticmethod(alive)
         exited = Exited
+
+        @staticmethod
+        def numbers(supervisor, folder, *names):
+            """Wait until a workload printed each name with a number behind it, and return the numbers."""
+
+            def printed():
+                found = [re.search(rf"{name} (\d+)\n", supervisor.log(folder)) for name in names]
+                return all(found) and [int(match[1]) for match in found]
+
+            return wait_for(printed)
 
     return Helpers

@@ -1,10 +1,11 @@
 """The supervisor itself dies, is started twice, is told to end."""
 
+import os
 import signal
 import subprocess
 from pathlib import Path
 
-from edgewise.agent.supervisor_link import Acknowledged, StopAll
+from edgewise.agent.supervisor_link import Acknowledged, StopAgent, StopAll
 from edgewise.engine.protocol import Stopped
 from edgewise.supervisor.launch import supervisor_argv
 
@@ -22,8 +23,7 @@ time.sleep(600)
 
 
 def family(supervisor, helpers, folder="shop.till"):
-    words = helpers.wait_for(lambda: (log := supervisor.log(folder).split()) and "leader" in log and "daemon" in log and log)
-    return [int(words[words.index(name) + 1]) for name in ("leader", "daemon")]
+    return helpers.numbers(supervisor, folder, "leader", "daemon")
 
 
 def test_a_killed_supervisor_takes_its_workloads_along_and_the_next_one_what_is_left(supervisor, bundle, helpers):
@@ -62,6 +62,39 @@ def test_two_supervisors_do_not_share_a_folder(supervisor, bundle):
     assert second.returncode == 3
     assert "runs already" in second.stderr
     assert supervisor.slots().observe() == ()
+
+
+def test_a_second_run_starts_the_agent_that_was_stopped(supervisor, helpers):
+    agent = (helpers.python, "-S", "-c", "import time; time.sleep(600)")
+    supervisor.run(agent=agent)
+    helpers.wait_for(lambda: supervisor.status().agent_state == "running")
+    argv = supervisor_argv(str(supervisor.data), agent)
+    assert subprocess.run(argv, capture_output=True, timeout=20, check=False).returncode == 3
+    supervisor.link().ask(StopAgent(), Acknowledged)
+    again = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    assert again.returncode == 0
+    assert "started its agent again" in again.stderr
+    status = supervisor.status()
+    assert (status.pid, status.agent_state, status.agent_starts) == (supervisor.pid, "running", 2)
+
+
+def test_an_agent_that_ends_everything_does_not_wait_for_itself(supervisor, bundle, helpers, tmp_path):
+    program = tmp_path / "agent.py"
+    program.write_text(
+        "import socket, sys\nlink = socket.socket(socket.AF_UNIX)\nlink.connect(sys.argv[1])\n"
+        "sys.stdin = open(sys.argv[2])\nsys.stdin.read()\n"
+        """link.sendall(b'{"v":1,"id":1,"do":"stop-all","grace":5}\\n')\nprint(link.recv(1000))\n"""
+    )
+    fifo = tmp_path / "go"
+    os.mkfifo(fifo)
+    supervisor.run(
+        "agent_grace_seconds=600", agent=(helpers.python, "-S", str(program), str(supervisor.data / "run/supervisor.sock"), str(fifo))
+    )
+    supervisor.slots().start("shop/eye", "a", bundle(FAMILY))
+    pids = family(supervisor, helpers, "shop.eye")
+    fifo.write_text("")
+    assert supervisor.process.wait(20) == 0
+    assert not any(map(helpers.alive, pids))
 
 
 def test_wrong_command_lines_and_folders(tmp_path):

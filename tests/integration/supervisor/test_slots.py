@@ -94,8 +94,7 @@ def test_nothing_of_a_slot_is_left(supervisor, bundle, helpers, by_itself):
     slots = supervisor.slots()
     slots.observe()
     slots.start("shop/till", "a", bundle(FAMILY, argv=("${python}", "-S", "${bundle}/main.py", "0.5" if by_itself else "600")))
-    words = helpers.wait_for(lambda: (log := supervisor.log("shop.till").split()) and "child" in log and "daemon" in log and log)
-    pids = [int(words[words.index(name) + 1]) for name in ("child", "daemon")]
+    pids = helpers.numbers(supervisor, "shop.till", "child", "daemon")
     if by_itself:
         helpers.wait_for(lambda: supervisor.exits)
         assert supervisor.exits[0].code == 0
@@ -280,6 +279,26 @@ def test_the_end_of_the_supervisor_is_told(supervisor, helpers):
     helpers.wait_for(lambda: gone == [True])
     with pytest.raises(SupervisorGone):
         supervisor.link()
+
+
+def test_a_full_disk_keeps_no_workload_from_starting(supervisor, bundle, helpers):
+    supervisor.run()
+    slots = supervisor.slots()
+    slots.observe()
+    launch = bundle("import sys\nsys.exit(5)\n", environment={"EDGEWISE_SERVICE": "1"})
+    slots.start("shop/till", "a", launch)
+    helpers.wait_for(lambda: supervisor.exits)
+    # As root nothing is ever full or forbidden; folders that are gone, and files where folders should be, fail in the same places.
+    for name in ("run/launches", "supervisor"):
+        folder = supervisor.data / name
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+        folder.write_text("")
+    assert isinstance(slots.start("shop/till", "a", launch), Started)
+    helpers.wait_for(lambda: len(supervisor.exits) == 2)
+    assert supervisor.exits[1].code == 5
+    assert "could not be noted" in supervisor.errors
 
 
 def test_a_data_folder_too_deep_for_a_socket_path(supervisor, bundle, helpers):
