@@ -255,8 +255,8 @@ def test_slots_are_bounded_and_stop_workloads_empties_them(supervisor, bundle, h
     assert slots.start("shop/c", "a", bundle(SLEEPER)).reason == "TooManySlots"
     helpers.wait_for(lambda: "here" in supervisor.log("shop.a") and "here" in supervisor.log("shop.b"))
     before = time.monotonic()
-    slots.stop_workloads(0.5)
-    assert time.monotonic() - before < 0.95, "they are stopped at the same time"
+    slots.stop_workloads(1.0)
+    assert time.monotonic() - before < 1.9, "they are stopped at the same time"
     assert slots.observe() == ()
 
 
