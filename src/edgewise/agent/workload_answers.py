@@ -45,8 +45,8 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
 
 class ApiCalls(msgspec.Struct, frozen=True):
     """What the API asks of the agent, from its own thread; none of it may block for long. `secret(instance, name)` returns the secret's
-    data or None; `heartbeat(instance)`; `window(window)` takes the metrics of one window, and without it somebody else calls the aggregator's
-    `take`."""
+    data or None; `heartbeat(instance)`; `window(window)` takes the metrics of one window. Without `window` somebody else calls the
+    aggregator's `take`."""
 
     heartbeat: Callable[[str], None]
     secret: Callable[[str, str], Mapping[str, str] | None]
