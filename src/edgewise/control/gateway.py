@@ -16,10 +16,7 @@ import msgspec
 from edgewise.control.enrolment import Enrolment
 from edgewise.control.messages import (
     Disconnected,
-    Receive,
     Refusal,
-    Scope,
-    Send,
     answer,
     answer_empty,
     busy,
@@ -28,7 +25,7 @@ from edgewise.control.messages import (
     refusal_of,
     refuse,
 )
-from edgewise.control.peer import SCOPE_KEY, Connection
+from edgewise.control.peer import SCOPE_KEY, Connection, Receive, Scope, Send, respond
 from edgewise.control.polls import Woken
 from edgewise.control.reports import Reports
 from edgewise.control.sealing import Sealer
@@ -122,8 +119,7 @@ class Gateway:
         if data is None:
             raise Refusal(404, "NotFound", "the signed repository has no such file")
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else data})
+        await respond(send, 200, headers, b"" if scope["method"] == "HEAD" else data)
 
     async def stream(self, scope: Scope, receive: Receive, send: Send, identifier: str) -> None:
         """`POST /v1/streams/ID`."""

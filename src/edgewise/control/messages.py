@@ -4,21 +4,16 @@ Plain ASGI, no framework: this is the path that every report takes.
 """
 
 import random
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import zstandard
 
 from edgewise.control.limits import ControlLimits
+from edgewise.control.peer import Receive, Scope, Send, respond
 from edgewise.controllers import answers
 from edgewise.wire.enrolment import ErrorAnswer
 from edgewise.wire.version import CONTENT_TYPE
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 T = TypeVar("T")
 
@@ -143,15 +138,12 @@ def decoded(decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
 async def answer(send: Send, message: msgspec.Struct, status: int = 200) -> None:
     """Send `message` as MessagePack."""
     body = _encoder.encode(message)
-    await send({"type": "http.response.start", "status": status, "headers": [_TYPE_HEADER, (b"content-length", b"%d" % len(body))]})
-    await send({"type": "http.response.body", "body": body})
+    await respond(send, status, [_TYPE_HEADER, (b"content-length", b"%d" % len(body))], body)
 
 
 async def answer_empty(send: Send, status: int = 204) -> None:
     """Send an answer without a body."""
-    headers = [] if status == 204 else [(b"content-length", b"0")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": _EMPTY})
+    await respond(send, status, [] if status == 204 else [(b"content-length", b"0")], _EMPTY)
 
 
 async def refuse(send: Send, refusal: Refusal) -> None:
@@ -162,5 +154,4 @@ async def refuse(send: Send, refusal: Refusal) -> None:
         headers.append((b"retry-after", b"%d" % max(1, round(refusal.retry_after))))
     if refusal.close:
         headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await respond(send, refusal.status, headers, body)

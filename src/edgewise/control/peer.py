@@ -6,11 +6,11 @@ instead of a timer each; requests are pipelined four deep at most.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol
 
 from httptools import HttpParserError
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from edgewise.control.limits import LIMITS, ControlLimits
 from edgewise.trust.authority import AuthorityError, agent_of, serial_of
@@ -19,6 +19,13 @@ from edgewise.trust.names import NameRefusedError
 SCOPE_KEY: Final = "edgewise.connection"
 _PIPELINE_MAX: Final = 4
 _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 
 
 class HeadTooLarge(HttpParserError):
@@ -143,6 +150,32 @@ class PeerProtocol(HttpToolsProtocol):
                 return since > self.limits.request_seconds
             return since > (self.limits.anonymous_idle_seconds if self._anonymous else self.limits.idle_seconds)
         return cycle.more_body and not self.long_lived and since > self.limits.request_seconds
+
+
+async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send a whole answer. Behind uvicorn it goes out in one write, so that it is one TLS record; the headers are ours, so nothing about
+    them is checked. They must hold a content-length unless there is no body."""
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or cycle.response_started:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        return
+    if cycle.disconnected:
+        return
+    parts = [STATUS_LINE[status]]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+        if name == b"connection":
+            cycle.keep_alive = False
+    if not cycle.keep_alive and (b"connection", b"close") not in headers:
+        parts.append(b"connection: close\r\n")
+    parts += (b"\r\n", body)
+    cycle.response_started = cycle.response_complete = True
+    cycle.transport.write(b"".join(parts))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
 
 
 def sweep(connections: set[Any], now: float) -> int:

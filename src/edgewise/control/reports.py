@@ -5,7 +5,8 @@ from typing import Final
 
 import msgspec
 
-from edgewise.control.messages import Receive, Scope, busy, decoded, read_body, refusal_of, unpacked
+from edgewise.control.messages import busy, decoded, read_body, refusal_of, unpacked
+from edgewise.control.peer import Receive, Scope
 from edgewise.control.services import Services
 from edgewise.controllers import answers
 from edgewise.controllers.gateway import decide_report, settle

@@ -168,7 +168,7 @@ class Runner:
                 await body()  # type: ignore[misc]  # a coroutine function of ours
             except StoreClosedError:
                 return
-            except Exception:
+            except Exception:  # noqa: BLE001 - said in the log, and tried again
                 _LOG.exception("a task of the control plane failed and begins again")
                 await asyncio.sleep(1.0)
 

@@ -9,8 +9,8 @@ import secrets
 from collections.abc import AsyncGenerator, Callable
 
 from edgewise.control.limits import ControlLimits
-from edgewise.control.messages import Receive, Refusal
-from edgewise.control.peer import Connection
+from edgewise.control.messages import Refusal
+from edgewise.control.peer import Connection, Receive
 from edgewise.wire.desired import StreamRequest
 
 

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from edgewise.control.limits import ControlLimits
-from edgewise.control.messages import Refusal, Scope, Send, busy, header
-from edgewise.control.peer import SCOPE_KEY, Connection
+from edgewise.control.messages import Refusal, busy, header
+from edgewise.control.peer import SCOPE_KEY, Connection, Scope, Send
 from edgewise.store.contract import BlobError, BlobStore
 
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
