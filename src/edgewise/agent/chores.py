@@ -64,13 +64,14 @@ class Renewal:
         self._forced_at = -limits.renew_retry_seconds
         self.not_after = 0.0
 
-    def distrusted(self) -> None:
-        """Renew soon, whatever the certificate says, but not again and again."""
+    def distrusted(self) -> bool:
+        """Renew at the next `run`, whatever the certificate says, but not again and again. Returns whether that is due now."""
         now = self._clock.monotonic()
         with self._lock:
             if now - self._forced_at < self._limits.renew_retry_seconds:
-                return
+                return False
             self._forced_at, self._force = now, True
+        return True
 
     def run(self) -> float:
         """Begin a renewal if it is time."""

@@ -13,7 +13,7 @@ from edgewise.agent.jobs import FetchJob, Line, Progress
 from edgewise.agent.limits import LIMITS, AgentLimits
 from edgewise.agent.place import connect, now
 from edgewise.agent.resolve import NotRunnable, Resolved, Resolver
-from edgewise.engine.identity import IdentityDamaged, read_identity
+from edgewise.engine.identity import Identity, IdentityDamaged, read_identity
 from edgewise.engine.install import InstallError, InstallTransient, InstallUntrusted, failed, plan, stage
 from edgewise.engine.protocol import Failed, Fetched, FetchStage
 from edgewise.ports.files import Files, FilesError
@@ -58,11 +58,17 @@ class Fetcher:
             return failure(error)
 
     def _run(self) -> Fetched:
-        job = self._job
         identity = read_identity(self._files)
         if identity is None:
             raise IdentityDamaged("this device has not joined")
-        client = connect(job.place, identity)
+        client = connect(self._job.place, identity)
+        try:
+            return self._fetch(client, identity)
+        finally:
+            client.close()
+
+    def _fetch(self, client: Client, identity: Identity) -> Fetched:
+        job = self._job
         self._tell("Download", 0, job.artifact.size)
         cache = f"{job.place.data.rstrip('/')}/repository"
         resolver = Resolver(client, identity.repository_root, cache, now(job.place), self._limits)

@@ -182,13 +182,13 @@ class _Lines:
     def next(self) -> bytes | None:
         while True:
             line, newline, rest = self._buffer.partition(b"\n")
+            if len(line) > self._limits.fetch_line_bytes_max:
+                raise HelperFailed("the helper wrote a line that is too long")
             if newline:
                 self._buffer = rest
                 return line
             if self._out not in self._open:
                 return None
-            if len(self._buffer) > self._limits.fetch_line_bytes_max:
-                raise HelperFailed("the helper wrote a line that is too long")
             self._receive()
 
     def complaint(self) -> str:

@@ -149,7 +149,7 @@ class Runtime:
             endpoint=self._endpoint,
             contact=self._loop.post,
             take=self._take,
-            distrust=self._renewal.distrusted,
+            distrust=self._distrusted,
         )
 
     def _make_schedule(self) -> Schedule:
@@ -255,6 +255,11 @@ class Runtime:
             if view.secrets:
                 self._pool.submit(partial(self._errands.open_secrets, name, view.revision))
 
+    def _distrusted(self) -> None:
+        if self._renewal.distrusted():
+            self._schedule.ask("renewal")
+            self._poke.set()
+
     def _renewed(self) -> None:
         self._links.renew_endpoint()
 
@@ -286,6 +291,7 @@ class Runtime:
 
     def _close(self) -> None:
         self._links.stop(_JOIN_SECONDS)
+        self._engine.stop()
         self._loop.stop()
         self._engine.join(_JOIN_SECONDS)
         self._errands.stop()

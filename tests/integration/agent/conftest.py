@@ -12,12 +12,27 @@ from pathlib import Path
 import h11
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgewise.agent.http import Client, Endpoint
+from edgewise.agent.join import join
 from edgewise.agent.tls import client_context
-from edgewise.trust.authority import Authority, Issuer, authority_hash, create_authority
+from edgewise.resources.artifact import Command, File, Manifest, Variant
+from edgewise.trust.authority import (
+    Authority,
+    Issuer,
+    authority_hash,
+    certificate_hash,
+    check_renewal,
+    create_authority,
+    read_chain,
+)
 from edgewise.trust.keys import new_device_key, signing_request
-from edgewise.wire.enrolment import ErrorAnswer
+from edgewise.trust.repository import accept_delegated, add_release, create_repository, delegated_metadata, newest_root
+from edgewise.trust.tokens import JoinToken
+from edgewise.wire.desired import ArtifactTarget, DesiredState, parse_position
+from edgewise.wire.enrolment import ErrorAnswer, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest
+from edgewise.wire.report import Report, ReportAnswer
 
 
 class Request(msgspec.Struct):
@@ -76,6 +91,7 @@ class FakeGateway:
         self.start()
 
     def start(self) -> None:
+        self.stopping = False
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self._listener.getsockname()[1]
         thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
@@ -83,6 +99,7 @@ class FakeGateway:
         self._threads.append(thread)
 
     def stop(self) -> None:
+        self.stopping = True
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
@@ -254,3 +271,144 @@ def helpers():
     for each in (Reply, Request, FakeGateway, error_reply, serve_blob, authority_hash):
         setattr(found, each.__name__, each)
     return found
+
+
+class FakeFleet:
+    """A whole control plane in memory: joins anybody, serves a signed repository and blobs, keeps reports, hands out desired states."""
+
+    def __init__(self, gateway: FakeGateway, issuer: Issuer) -> None:
+        self.gateway, self.issuer = gateway, issuer
+        self.blobs: dict[str, bytes] = {}
+        self.blob_handler: Callable[[Request, bytes], Reply] = serve_blob
+        self.repository_files, self.keys = create_repository(time.time())
+        self.reports: list[Report] = []
+        self.items: list[object] = []
+        self.marks: dict[str, int] = {}
+        self.documents: list[DesiredState] = []
+        self.streams: dict[str, bytes] = {}
+        self.report_refusal: Reply | None = None
+        self.changed = threading.Condition()
+        self.polls: list[tuple[float, str]] = []
+        gateway.handler = self.handle
+
+    def handle(self, request: Request) -> Reply:
+        path, _, query = request.target.partition("?")
+        if path == "/v1/join":
+            return self._join(request)
+        if path == "/v1/renew":
+            asked = msgspec.msgpack.decode(request.body, type=RenewRequest)
+            agent = check_renewal(asked.certificate, asked.signing_request, self.issuer, time.time())
+            chain = self.issuer.issue_agent(asked.signing_request, agent, time.time())
+            return Reply(body=msgspec.msgpack.encode(RenewAnswer(certificate=chain, authority=self.issuer.authority_pem)))
+        if not request.peer:
+            return error_reply(401, "NoCertificate")
+        if path == "/v1/report":
+            return self._report(request)
+        if path == "/v1/desired":
+            return self._desired(query)
+        if path.startswith("/v1/repository/"):
+            data = self.repository_files.get(path.rpartition("/")[2])
+            return error_reply(404, "NotFound") if data is None else Reply(body=data)
+        if path.startswith("/v1/blobs/"):
+            data = self.blobs.get(path.rpartition("/")[2])
+            return error_reply(404, "NotFound") if data is None else self.blob_handler(request, data)
+        if path.startswith("/v1/streams/"):
+            self.streams[path.rpartition("/")[2]] = request.body
+            return Reply(status=204)
+        return error_reply(404, "NotFound")
+
+    def _join(self, request: Request) -> Reply:
+        asked = msgspec.msgpack.decode(request.body, type=JoinRequest)
+        answer = JoinAnswer(
+            agent=asked.device,
+            certificate=self.issuer.issue_agent(asked.signing_request, asked.device, time.time()),
+            authority=self.issuer.authority_pem,
+            repository_root=newest_root(self.repository_files),
+        )
+        return Reply(body=msgspec.msgpack.encode(answer))
+
+    def _report(self, request: Request) -> Reply:
+        if self.report_refusal is not None:
+            return self.report_refusal
+        report = msgspec.msgpack.decode(request.body, type=Report)
+        with self.changed:
+            self.reports.append(report)
+            for lane, run in report.lanes.items():
+                mark = self.marks.get(lane, 0)
+                self.items += [item for number, item in enumerate(run.items, run.first) if number > mark]
+                self.marks[lane] = max(mark, run.first + len(run.items) - 1)
+            self.changed.notify_all()
+        return Reply(body=msgspec.msgpack.encode(ReportAnswer(marks={lane: self.marks[lane] for lane in report.lanes}, time=time.time())))
+
+    def _desired(self, query: str) -> Reply:
+        fields = dict(part.split("=") for part in query.split("&"))
+        after, end = parse_position(fields["after"]), time.monotonic() + min(float(fields["wait"]), 20)
+        with self.changed:
+            self.polls.append((time.monotonic(), fields["after"]))
+            while True:
+                newer = [each for each in self.documents if each.position > after or each.streams]
+                if newer:
+                    self.documents = [each for each in self.documents if not each.streams]
+                    return Reply(body=msgspec.msgpack.encode(newer[-1]))
+                left = end - time.monotonic()
+                if left <= 0 or self.gateway.stopping:
+                    return Reply(status=204)
+                self.changed.wait(min(left, 0.2))
+
+    def want(self, state: DesiredState) -> None:
+        with self.changed:
+            self.documents.append(state)
+            self.changed.notify_all()
+
+    def add_blob(self, data: bytes) -> str:
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        self.blobs[digest] = data
+        return digest
+
+    def release(self, manifest: Manifest, *, now: float | None = None) -> ArtifactTarget:
+        """Sign and publish; the files' bytes must be there as blobs."""
+        data = msgspec.json.encode(manifest)
+        digest = self.add_blob(data)
+        target = f"releases/{manifest.namespace}/{manifest.artifact}/{manifest.version}.json"
+        now = time.time() if now is None else now
+        metadata = add_release(delegated_metadata(self.repository_files), target, digest, len(data), self.keys.releases[0], now)
+        self.repository_files |= accept_delegated(self.repository_files, "releases", metadata, self.keys.online, now)
+        variant = manifest.variants[0]
+        return ArtifactTarget(
+            target=target,
+            digest=digest,
+            length=len(data),
+            type=manifest.type,
+            variant=variant.name,
+            size=sum(file.size for file in variant.files),
+        )
+
+    def bundle(self, files: dict[str, bytes], argv: tuple[str, ...] = ("${python}", "${bundle}/main.py"), **changes) -> Manifest:
+        listed = tuple(File(path=path, digest=self.add_blob(data), size=len(data)) for path, data in files.items())
+        variant = Variant(name="plain", files=listed, command=Command(argv=argv), **changes.pop("variant", {}))
+        return Manifest(
+            **{"type": "bundle", "namespace": "line-3", "artifact": "camera", "version": "1", "variants": (variant,), **changes}
+        )
+
+    def join(self, data: Path, device: str = "cam-1", **options) -> None:
+        token = JoinToken((self.gateway.address,), certificate_hash(self.root_der()), "s" * 43)
+        join(token, str(data), device=device, **options)
+
+    def root_der(self) -> bytes:
+        return read_chain(self.issuer.authority_pem)[-1].public_bytes(Encoding.DER)
+
+
+@pytest.fixture
+def fleet(gateway: FakeGateway, issuer: Issuer) -> FakeFleet:
+    return FakeFleet(gateway, issuer)
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    def wait(condition: Callable[[], object], seconds: float = 10.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.01)
+
+    return wait
