@@ -83,6 +83,7 @@ class Lane:
         self._writer: segments.SegmentWriter | None = None
         self._pending: list[_Pending] = []
         self._number = 0
+        self._unsynced = False
         self.problem: FilesError | None = None
         self.damaged = False
         self.unbounded = False
@@ -155,6 +156,7 @@ class Lane:
             self.problem = None
             self._sizes[writer.number] = writer.size
             self._note(writer.number, item.number)
+            self._unsynced = True
             del self._pending[0]
 
     def _note(self, segment: int, number: int) -> None:
@@ -178,7 +180,7 @@ class Lane:
 
     def _roll(self) -> None:
         if self._writer is not None:
-            self._writer.sync()
+            self._synced(self._writer)
         number = self._number + 1
         writer = segments.make(self._files, self._folder, self.rules.use, number, (_STATE, _STATE_ENCODER.encode(self._state)))
         if self._writer is not None:
@@ -211,7 +213,7 @@ class Lane:
             writer.append(_STATE, _STATE_ENCODER.encode(self._state))
             self._sizes[writer.number] = writer.size
             if sync:
-                writer.sync()
+                self._synced(writer)
                 self._durable_ceiling = self._state.ceiling
         except FilesError as error:
             self._broken(error)
@@ -219,16 +221,18 @@ class Lane:
         return True
 
     def flush(self) -> bool:
-        """Bring everything to the disk. Returns whether it is there."""
+        """Bring all items to the disk. Returns whether they are there."""
         self._write_pending()
-        if self._pending or self._writer is None:
-            return not self._pending
-        try:
-            self._writer.sync()
-        except FilesError as error:
-            self._broken(error)
-            return False
-        return True
+        if self._unsynced and self._writer is not None:
+            try:
+                self._synced(self._writer)
+            except FilesError as error:
+                self._broken(error)
+        return not self._pending and not self._unsynced
+
+    def _synced(self, writer: segments.SegmentWriter) -> None:
+        writer.sync()
+        self._unsynced = False
 
     # ---- dropping and acknowledging ----
 
@@ -383,9 +387,9 @@ class Lane:
     def _fold(self, state: LaneState, segment: int, frame: segments.Frame) -> LaneState:
         if frame.kind == _ITEM and len(frame.payload) >= _NUMBER_BYTES:
             number = int.from_bytes(frame.payload[:_NUMBER_BYTES], "little")
-            if number > state.last:
+            if not self._runs or number > self._runs[-1].last:
                 self._note(segment, number)
-                return msgspec.structs.replace(state, last=number, clean=False)
+                return msgspec.structs.replace(state, last=max(state.last, number), clean=False)
         elif frame.kind == _STATE:
             try:
                 return _later(state, _STATE_DECODER.decode(frame.payload))

@@ -58,6 +58,7 @@ def handle(state: State, event: Event, now: Now) -> tuple[State, list[Effect]]:
         online=step.online,
         contact=step.contact,
         observed_at=step.observed_at,
+        stepped_at=now.monotonic,
     )
     state = garbage.leave(state, step)
     return state, step.result()
@@ -137,9 +138,8 @@ def _storage_failed(event: StorageFailed, step: Step) -> None:
     since = step.storage.since if step.storage is not None else step.now.wall
     if step.storage is None:
         step.tell("Warning", "StorageFailed", f"the journal takes no records ({event.kind}): {event.message}")
-    now = step.now.monotonic
-    retry_at = now + step.limits.storage_retry_seconds
-    step.storage = Storage(kind=event.kind, message=event.message, since=since, failed_at=now, retry_at=retry_at)
+    retry_at = step.now.monotonic + step.limits.storage_retry_seconds
+    step.storage = Storage(kind=event.kind, message=event.message, since=since, retry_at=retry_at)
 
 
 def _done(state: State, event: Done, step: Step) -> State:
@@ -245,7 +245,7 @@ def next_wake(state: State) -> float | None:
     if state.storage is None:
         return at
     # What waits for the disk is overdue and would not let the shell sleep: until the next try, only what lies ahead counts.
-    ahead = [time for time in times if time is not None and time > state.storage.failed_at]
+    ahead = [time for time in times if time is not None and time > state.stepped_at]
     return min([*ahead, state.storage.retry_at])
 
 

@@ -107,20 +107,18 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True):
-    """The journal does not take records; it failed last at `failed_at` and is tried again at `retry_at` (monotonic). `since` is wall
-    time."""
+    """The journal does not take records; it is tried again at `retry_at` (monotonic). `since` is wall time."""
 
     kind: str
     message: str
     since: float
-    failed_at: float
     retry_at: float
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the engine knows. `fetching` is the `Fetch` in flight (one at a time on a device) and `removing` the `Remove`; 0 is none.
     `installed` are the whole trees. `owed` are records that were acted upon while the journal took none; `behind`: instances wait for
-    the journal. `contact` is monotonic, None: not known since the agent started."""
+    the journal. `contact` is monotonic, None: not known since the agent started. `stepped_at` is the time of the last step."""
 
     device: str
     limits: EngineLimits
@@ -128,6 +126,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     live: dict[str, Live] = {}
     next_id: int = 1
     observed_at: float | None = None
+    stepped_at: float = 0.0
     boot_id: str = ""
     installed: frozenset[str] = frozenset()
     fetching: int = 0

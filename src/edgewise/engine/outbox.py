@@ -83,6 +83,11 @@ class Outbox:
     def _drop(self, drop: Callable[[Lane], bool]) -> bool:
         return any(drop(self._lanes[name]) for name in reversed(LANES))
 
+    def make_room(self) -> bool:
+        """Free some disk for what is more important than anything here: call it when the journal found the disk full. Returns whether that
+        worked."""
+        return self._drop(Lane.drop_segment)
+
     def flush(self) -> None:
         """Bring all lanes but the lazy ones to the disk: once per step of the loop that emitted something."""
         for lane in self._lanes.values():
