@@ -142,7 +142,7 @@ def _device_changed(view: "FleetView", name: str, before: DeviceRow | None, row:
         view.unrendered.add(name)
     if before is not None and row is not None and before.facts is row.facts:
         return
-    moved = before is None or row is None or before.facts.online != row.facts.online
+    moved = before is None or row is None or (before.facts.online, before.facts.site) != (row.facts.online, row.facts.site)
     for key in view.on_device.get(name, ()):
         if moved:
             view.members[key].look(name, view.reach)
@@ -173,6 +173,9 @@ def _agent(view: "FleetView", change: Change, document: Document | None) -> None
         spec=_AGENT.decode(document.spec),
         status=_AGENT_STATUS.decode(document.status) if document.status else AgentStatus(),
     )
+    if before is not None and before.spec.quarantined and not row.spec.quarantined:
+        # A person decided which device is real: what was seen before must not quarantine it again at once.
+        view.sessions.pop(name, None)
     if before is None or before.spec != row.spec:
         view.unrendered.update(row.spec.devices)
         view.leaving.update(device for device in row.spec.devices if device in view.devices and view.devices[device].facts.leaving)

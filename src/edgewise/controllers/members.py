@@ -8,15 +8,29 @@ from edgewise.delivery.rollout import Standing, Tally, standing
 
 _COUNTED: Final = {standing: standing.value.lower() for standing in Standing}
 
-Reach = Callable[[str], tuple[bool, float]]
-"""Of a device: whether it is online, and since when (wall clock)."""
+Reach = Callable[[str], tuple[bool, float, str]]
+"""Of a device: whether it is online, since when (wall clock), and its site."""
 
 
 class Members:
     """Instances by device. `running` counts those wanted; `offline` are the running ones on devices out of reach, `lost` those of them
-    that are replaced elsewhere. `tally` counts them on their way to `to`, the revision that the workload's rollout goes to."""
+    that are replaced elsewhere; `sites` counts the running ones by site. `tally` counts them on their way to `to`, the revision that the workload's rollout goes to."""
 
-    __slots__ = ("_deadline", "_overdue", "_standing", "highest_epoch", "instances", "lost", "offline", "ready", "running", "tally", "to")
+    __slots__ = (
+        "_deadline",
+        "_overdue",
+        "_site",
+        "_standing",
+        "highest_epoch",
+        "instances",
+        "lost",
+        "offline",
+        "ready",
+        "running",
+        "sites",
+        "tally",
+        "to",
+    )
 
     def __init__(self) -> None:
         self.instances: dict[str, InstanceRow] = {}
@@ -24,10 +38,12 @@ class Members:
         self.ready = 0
         self.offline: set[str] = set()
         self.lost: set[str] = set()
+        self.sites: dict[str, int] = {}
         self.highest_epoch = 0
         self.to = ""
         self.tally = Tally()
         self._standing: dict[str, Standing] = {}
+        self._site: dict[str, str] = {}
         self._overdue: set[str] = set()
         self._deadline = 0.0
 
@@ -51,6 +67,7 @@ class Members:
         if row is not None:
             self._count(row, -1)
             self._stand(device, None)
+            self._stay(device, None)
             self.offline.discard(device)
             self.lost.discard(device)
             self._overdue.discard(device)
@@ -68,7 +85,8 @@ class Members:
         row = self.instances.get(device)
         if row is None:
             return
-        online, _ = reach(device)
+        online, _, site = reach(device)
+        self._stay(device, site if row.running else None)
         if online or not row.running:
             self.offline.discard(device)
             self.lost.discard(device)
@@ -77,6 +95,21 @@ class Members:
             # Its time begins anew when it is back.
             self._overdue.discard(device)
         self._stand(device, self._stands(row, online=online))
+
+    def _stay(self, device: str, site: str | None) -> None:
+        before = self._site.get(device)
+        if before == site:
+            return
+        if before is not None:
+            self.sites[before] -= 1
+            del self._site[device]
+        if site is not None:
+            self.sites[site] = self.sites.get(site, 0) + 1
+            self._site[device] = site
+
+    def site_of(self, device: str) -> str | None:
+        """Return where a running instance is."""
+        return self._site.get(device)
 
     def _stands(self, row: InstanceRow, *, online: bool) -> Standing | None:
         if not self.to or not row.running:
@@ -107,7 +140,7 @@ class Members:
         for device, row in self.instances.items():
             if row.running and to and row.spec.hold and row.spec.revision == to:
                 self.tally.holding += 1
-            online, _ = reach(device)
+            online, _, _ = reach(device)
             self._stand(device, self._stands(row, online=online))
 
     def expire(self, now: float, reach: Reach) -> float | None:
@@ -119,7 +152,7 @@ class Members:
             row = self.instances[device]
             if row.seen.committed == self.to:
                 continue
-            _, since = reach(device)
+            _, since, _ = reach(device)
             due = max(row.spec.assigned_at, since) + self._deadline
             if due <= now:
                 self._overdue.add(device)

@@ -14,7 +14,20 @@ from edgewise.controllers.members import Members
 from edgewise.controllers.rows import InstanceRow, RolloutRow, WorkloadRow
 from edgewise.controllers.view import FleetView
 from edgewise.controllers.work import Work
-from edgewise.delivery.placement import Holder, Offer, Rejected, Request, fit, judge, load_of, must_leave, pick, request_of, surplus
+from edgewise.delivery.placement import (
+    Holder,
+    Offer,
+    Rejected,
+    Request,
+    fitting,
+    judge,
+    load_of,
+    must_leave,
+    offer_for,
+    pick,
+    request_of,
+    surplus,
+)
 from edgewise.delivery.variants import ranked
 from edgewise.resources.instance import InstanceSpec
 from edgewise.resources.quantity import seconds
@@ -134,15 +147,15 @@ class _Placing:
             instance = self.members.instances.get(device)
             if device not in self.view.devices or (instance is not None and instance.running):
                 continue
-            offer = self._judge(device, request)
-            if isinstance(offer, Offer):
+            offer = self._offer(device, request)
+            if offer is not None:
                 self._start(offer, given, instance.spec.epoch + 1 if instance is not None else 1)
 
-    def _judge(self, device: str, request: Request) -> Offer | Rejected:
+    def _offer(self, device: str, request: Request) -> Offer | None:
         facts = self.view.devices[device].facts
         stopped = device in self.members.instances
         room = self.work.room_without(device, self.row.name) if stopped else self.work.room(device)
-        return judge(request, facts, room)
+        return offer_for(request, facts, room)
 
     def replicas(self, wanted: int, changed: set[str], request: Request, given: Assignment) -> None:
         """Keep `wanted` instances: replace what was lost, stop what is too much."""
@@ -153,26 +166,32 @@ class _Placing:
             self.row.short = False
             self.fewer(wanted)
             return
-        candidates = changed if self.row.short else self.view.devices.keys()
-        offers = [
-            offer
-            for device in sorted(candidates)
-            if device in self.view.devices and not self._has(device) and isinstance(offer := self._judge(device, request), Offer)
-        ]
-        present: Counter[tuple[str, str]] = Counter(
-            self._place_of(device)
-            for device, instance in members.instances.items()
-            if instance.running and device not in members.lost and device in self.view.devices
-        )
+        offers = [offer for device in sorted(self._candidates(changed)) if (offer := self._offer(device, request)) is not None]
+        picked: list[Offer] = []
+        if offers:
+            picked = pick(offers, need, place_of=self._place_of, load_of=self._load_of, present=self._present())
         epoch = self._epoch()
-        picked = pick(offers, need, place_of=self._place_of, load_of=self._load_of, present=present)
         for offer in picked:
             self._start(offer, given, epoch)
         self.row.short = len(picked) < need
 
-    def _has(self, device: str) -> bool:
-        instance = self.members.instances.get(device)
-        return instance is not None and instance.running
+    def _present(self) -> dict[tuple[str, str], int]:
+        """Return how many instances each (domain, site) has."""
+        sites = dict(self.members.sites)
+        for device in self.members.lost:
+            site = self.members.site_of(device)
+            if site is not None:
+                sites[site] -= 1
+        return {(self.view.domain(site), site): count for site, count in sites.items() if count > 0}
+
+    def _candidates(self, changed: set[str]) -> set[str]:
+        """Return the devices that may take a replica: when all the others were asked before in vain, only those that changed."""
+        instances = self.members.instances
+        asked = changed if self.row.short else self.view.devices.keys()
+        free = asked - instances.keys()
+        if self.members.running < len(instances):
+            free |= {device for device in asked & instances.keys() if instances[device].spec.desired != "Running"}
+        return free & self.view.devices.keys()
 
     def _epoch(self) -> int:
         """Return the epoch of new instances: a higher one when a copy may live on somewhere, because one was lost or is being stopped."""
@@ -235,8 +254,8 @@ class _Placing:
             if instance is None or not instance.running or instance.spec.revision == given.revision or device in self.stopping:
                 continue
             facts = self.view.devices[device].facts
-            offer = fit(request, facts, self.work.room_without(device, self.row.name))
-            if isinstance(offer, Offer):
+            offer = fitting(request, facts, self.work.room_without(device, self.row.name))
+            if offer is not None:
                 self._move(instance, offer, given)
 
     def _start(self, offer: Offer, given: Assignment, epoch: int) -> None:

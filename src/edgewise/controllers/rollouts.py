@@ -18,9 +18,9 @@ from edgewise.controllers.rows import InstanceRow, RolloutRow, WorkloadRow
 from edgewise.controllers.view import FleetView
 from edgewise.controllers.work import Work
 from edgewise.delivery.analysis import gives_up_at, judge, overall
-from edgewise.delivery.placement import Offer, Request, fit
+from edgewise.delivery.placement import Offer, Request, fitting
 from edgewise.delivery.rollout import TABLE, Candidate, Effect, Facts, Signal, Standing, Tally, choose, signal_of, wave_count, wave_need
-from edgewise.delivery.variants import unmet_requirement
+from edgewise.delivery.variants import meets
 from edgewise.resources.quantity import seconds
 from edgewise.resources.rollout import MemberCounts, MetricVerdict, RolloutStatus
 from edgewise.resources.states import AnalysisState, RolloutState
@@ -124,8 +124,8 @@ class _Moving:
         for device, instance in self.members.instances.items():
             if instance.running and instance.spec.revision != to and device in self.view.devices:
                 facts = self.view.devices[device].facts
-                offer = fit(request, facts, self.work.room_without(device, self.row.name))
-                if isinstance(offer, Offer):
+                offer = fitting(request, facts, self.work.room_without(device, self.row.name))
+                if offer is not None:
                     offers[device] = offer
         return offers
 
@@ -199,10 +199,10 @@ class _Moving:
         known = self.view.devices.get(device)
         if request is None or known is None:
             return current
-        offer = fit(request, known.facts, self.work.room_without(device, self.row.name))
-        if isinstance(offer, Offer):
+        offer = fitting(request, known.facts, self.work.room_without(device, self.row.name))
+        if offer is not None:
             return offer.variant
-        runs = (variant.name for variant in request.variants if unmet_requirement(variant.requirements, known.facts.capacity) is None)
+        runs = (variant.name for variant in request.variants if meets(variant.requirements, known.facts.capacity))
         return next(runs, current)
 
     # ---- steps ----

@@ -132,12 +132,12 @@ class FleetView:
         """Where the view is."""
         return Position(self.epoch, self.revision)
 
-    def reach(self, device: str) -> tuple[bool, float]:
-        """Return whether a device is online, and since when."""
+    def reach(self, device: str) -> tuple[bool, float, str]:
+        """Return whether a device is online, since when, and its site."""
         row = self.devices.get(device)
         if row is None:
-            return False, 0.0
-        return row.status.connection is Connection.ONLINE, row.status.last_seen
+            return False, 0.0, ""
+        return row.status.connection is Connection.ONLINE, row.status.last_seen, row.spec.site
 
     def domain(self, site: str) -> str:
         """Return a site's failover domain."""

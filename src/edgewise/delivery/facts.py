@@ -1,7 +1,7 @@
 """What delivery knows: of a device, of the room left on it, of an artifact version and of what an instance of it would take."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -35,17 +35,19 @@ class Attributes(Mapping[str, str]):
         self._facts = facts
 
     def __getitem__(self, key: str) -> str:
-        facts = self._facts
-        read = _BUILT_IN.get(key)
-        if read is not None:
-            value = read(facts) or None
-        elif key.startswith("runtime."):
-            value = facts.capacity.runtimes.get(key.removeprefix("runtime."))
-        else:
-            value = facts.labels.get(key)
+        value: str | None = self.get(key)
         if value is None:
             raise KeyError(key)
         return value
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """Return an attribute. The inherited way goes through an exception, and most labels are asked of most devices."""
+        facts = self._facts
+        if key in _BUILT_IN:
+            return _BUILT_IN[key](facts) or default
+        if key.startswith("runtime."):
+            return facts.capacity.runtimes.get(key.removeprefix("runtime."), default)
+        return facts.labels.get(key, default)
 
     def __iter__(self) -> Iterator[str]:
         facts = self._facts

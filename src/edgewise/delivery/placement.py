@@ -6,13 +6,17 @@ may stay (`must_leave`): nothing moves because something else became a little be
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 import msgspec
 
 from edgewise.delivery.facts import Attributes, Demand, DeviceFacts, Room, VariantFacts, demand_of
-from edgewise.delivery.variants import amount, unmet_requirement
+from edgewise.delivery.variants import amount, meets, unmet_requirement
+from edgewise.resources.device import Capacity
 from edgewise.resources.selector import Selector, unmet
 from edgewise.resources.workload import Peripheral, Resources
+
+_KNOWN_MAX: Final = 1_000
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +29,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     variants: tuple[VariantFacts, ...]
     demands: tuple[Demand, ...]
     connected: bool
+    known: dict[int, tuple[Capacity, tuple[int, ...]]] = {}
+    """Which variants devices of a capacity run, by the capacity's identity: devices of one make share it."""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +64,13 @@ def must_leave(selector: Selector, facts: DeviceFacts) -> str | None:
     return unmet(selector, Attributes(facts)) if selector.match_labels or selector.match_expressions else None
 
 
+def offer_for(request: Request, facts: DeviceFacts, room: Room) -> Offer | None:
+    """Return what `judge` does, without the words: None for a no."""
+    if facts.leaving or facts.unschedulable or (request.connected and not facts.online):
+        return None
+    return None if must_leave(request.selector, facts) is not None else fitting(request, facts, room)
+
+
 def judge(request: Request, facts: DeviceFacts, room: Room) -> Offer | Rejected:
     """Return whether a device can take a new instance, and in which form."""
     reason = must_leave(request.selector, facts)
@@ -67,18 +80,42 @@ def judge(request: Request, facts: DeviceFacts, room: Room) -> Offer | Rejected:
         reason = "the device is not connected"
     if reason is not None:
         return Rejected(device=facts.name, reason=reason)
-    return fit(request, facts, room)
+    offer = fitting(request, facts, room)
+    if offer is not None:
+        return offer
+    reasons = (
+        f"variant {variant.name}: {unmet_requirement(variant.requirements, facts.capacity) or shortage(demand, facts, room)}"
+        for variant, demand in zip(request.variants, request.demands, strict=True)
+    )
+    return Rejected(device=facts.name, reason="; ".join(reasons) or "the version has no variants")
 
 
-def fit(request: Request, facts: DeviceFacts, room: Room) -> Offer | Rejected:
+def fitting(request: Request, facts: DeviceFacts, room: Room) -> Offer | None:
     """Return the first variant that runs on a device and has room there."""
-    first_reason = ""
-    for rank, (variant, demand) in enumerate(zip(request.variants, request.demands, strict=True)):
-        reason = unmet_requirement(variant.requirements, facts.capacity) or shortage(demand, facts, room)
-        if reason is None:
-            return Offer(device=facts.name, variant=variant.name, rank=rank, demand=demand)
-        first_reason += f"{'; ' if first_reason else ''}variant {variant.name}: {reason}"
-    return Rejected(device=facts.name, reason=first_reason or "the version has no variants")
+    for rank in _runnable(request, facts.capacity):
+        demand = request.demands[rank]
+        if has_room(demand, facts, room):
+            return Offer(device=facts.name, variant=request.variants[rank].name, rank=rank, demand=demand)
+    return None
+
+
+def _runnable(request: Request, capacity: Capacity) -> tuple[int, ...]:
+    known = request.known.get(id(capacity))
+    # The capacity is kept beside the answer, so its identity is not given to another one meanwhile.
+    if known is not None and known[0] is capacity:
+        return known[1]
+    if len(request.known) >= _KNOWN_MAX:
+        request.known.clear()
+    ranks = tuple(rank for rank, variant in enumerate(request.variants) if meets(variant.requirements, capacity))
+    request.known[id(capacity)] = (capacity, ranks)
+    return ranks
+
+
+def has_room(demand: Demand, facts: DeviceFacts, room: Room) -> bool:
+    """Return whether a demand is free on a device; `shortage` says what is not."""
+    if demand.cpu_milli > room.cpu_milli or demand.memory > room.memory or demand.disk > room.disk:
+        return False
+    return not demand.peripherals or shortage(demand, facts, room) is None
 
 
 def shortage(demand: Demand, facts: DeviceFacts, room: Room) -> str | None:
@@ -168,12 +205,11 @@ def _head(
 def load_of(facts: DeviceFacts, room: Room) -> int:
     """Return how full a device is, in thousandths of its scarcest resource, plus one for each instance."""
     capacity = facts.capacity
-    shares = [
-        (total - free) * 1000 // total
-        for free, total in ((room.cpu_milli, capacity.cpu_milli), (room.memory, capacity.memory), (room.disk, capacity.disk))
-        if total > 0
-    ]
-    return max(shares, default=0) + room.instances
+    fullest = 0
+    for free, total in ((room.cpu_milli, capacity.cpu_milli), (room.memory, capacity.memory), (room.disk, capacity.disk)):
+        if total > 0:
+            fullest = max(fullest, (total - free) * 1000 // total)
+    return fullest + room.instances
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):

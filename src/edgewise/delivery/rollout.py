@@ -219,16 +219,13 @@ def _word(facts: Facts) -> Signal | None:
 
 def _progress(facts: Facts) -> Signal | None:
     status, tally = facts.status, facts.tally
-    if status.state is RolloutState.PAUSED or not facts.filled:
-        return None
-    if tally.total == 0:
-        return Signal.ALL_DONE
+    if status.state is RolloutState.PAUSED or not facts.filled or tally.total == 0:
+        return Signal.ALL_DONE if tally.total == 0 and status.state is RolloutState.PROGRESSING else None
     canary = facts.spec.strategy.canary
     settled = tally.updating == 0 and _tolerable(canary, tally.unready, tally) and not _nothing_known(tally)
     if status.analysis is AnalysisState.SUCCESSFUL:
-        if not settled or tally.holding:
-            return None
-        return Signal.ALL_DONE if status.wave >= status.waves else Signal.WAVE_DONE
+        done = Signal.ALL_DONE if status.wave >= status.waves else Signal.WAVE_DONE
+        return done if settled and not tally.holding else None
     if status.healthy_since is None:
         return Signal.HEALTHY if settled else None
     # In a large fleet some device always starts or restarts: only more of them than may fail begin the observation anew.

@@ -1,5 +1,6 @@
 """Which form of an artifact version goes to a device: first what the device can run, then what is preferred, by what was measured."""
 
+from functools import lru_cache
 from typing import Final
 
 from edgewise.delivery.facts import VariantFacts
@@ -36,6 +37,13 @@ def ranked(variants: tuple[VariantFacts, ...], prefer: Preference) -> tuple[Vari
     return tuple(sorted(variants, key=key))
 
 
+def meets(requirements: VariantRequirements, capacity: Capacity) -> bool:
+    """Return whether a device is what a variant requires; `unmet_requirement` says what is missing."""
+    if requirements.architectures and capacity.architecture not in requirements.architectures:
+        return False
+    return unmet_requirement(requirements, capacity) is None
+
+
 def unmet_requirement(requirements: VariantRequirements, capacity: Capacity) -> str | None:
     """Return the first thing that a device lacks for a variant, in words with numbers, or None. Looks at what the device is, not at
     what is free on it."""
@@ -56,6 +64,7 @@ def unmet_requirement(requirements: VariantRequirements, capacity: Capacity) -> 
     return None
 
 
+@lru_cache(maxsize=4096)
 def version_key(version: str) -> tuple[int, ...]:
     """Return the leading numbers of a version, to compare with: `1.20.1+cpu` is (1, 20, 1)."""
     numbers: list[int] = []

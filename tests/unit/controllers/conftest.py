@@ -209,6 +209,7 @@ class Fleet:
         self.transactions = []
         self.largest = 0
         self.wake_at = None
+        self.joins = 0
         self.start()
 
     def start(self):
@@ -329,7 +330,8 @@ class Fleet:
         return [decode(document) for key, document in sorted(self.store.documents.items()) if key.kind == kind]
 
     def join(self, name, site="north", device_class="small", labels=None, capacity=CAPACITY):
-        digest = f"{len(self.devices):064x}"[::-1]
+        self.joins += 1
+        digest = f"{self.joins:064x}"[::-1]
         spec = JoinTokenSpec(digest=digest, expires_at=self.now + 600, site=site)
         known = site in self.view.sites
         self.write(create_join_token(spec, known_site=known, user="ann", now=self.now, epoch=1, revision=self.store.revision))
