@@ -121,7 +121,7 @@ class Reporter:
         self._links = links
         self._limits = limits
 
-    def run(self, not_after: float, *, outbox_empty: bool) -> float:
+    def run(self, not_after: float) -> float:
         """Write it if it is news."""
         state = self._loop.state
         document, contact = state.durable.document, self._links.contact
@@ -136,7 +136,6 @@ class Reporter:
                 last_contact=now - (self._clock.monotonic() - contact.last) if contact.online else 0.0,
                 position=str(document.position) if document is not None else "",
                 certificate_not_after=not_after,
-                outbox_empty=outbox_empty,
                 storage=state.storage.message if state.storage is not None else "",
                 instances=instance_lines(state),
             )

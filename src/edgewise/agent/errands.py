@@ -8,7 +8,7 @@ from edgewise.agent.jobs import FetchJob, Place, Progress, Renewed, RenewJob, Un
 from edgewise.agent.secrets import Secrets
 from edgewise.agent.slots import instance_folder
 from edgewise.agent.views import release_of
-from edgewise.engine import install
+from edgewise.engine import trees
 from edgewise.engine.model import State
 from edgewise.engine.protocol import Failed, Fetch, Fetched, Remove, Start
 from edgewise.ports.files import Files
@@ -67,9 +67,7 @@ class Errands:
 
     def remove(self, effect: Remove) -> None:
         """Remove trees and the folders of instances that are gone. Raises `FilesError`."""
-        for instance in effect.instances:
-            self._files.remove(f"instances/{instance_folder(instance)}")
-        install.remove(self._files, effect.keep_trees)
+        trees.remove(self._files, effect.keep_trees, tuple(map(instance_folder, effect.instances)))
 
     def stop(self) -> None:
         """End every helper process."""

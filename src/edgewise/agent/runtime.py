@@ -31,7 +31,7 @@ from edgewise.agent.tls import client_context, distrusting_context
 from edgewise.agent.views import views
 from edgewise.agent.workers import Pool, Stepper
 from edgewise.agent.workload_api import ApiCalls, WorkloadApi
-from edgewise.engine import install, machine, recovery
+from edgewise.engine import machine, recovery, trees
 from edgewise.engine.identity import CERTIFICATE_PATH, KEY_PATH, IdentityDamaged, read_certificates, remove_identity
 from edgewise.engine.journal import open_journal
 from edgewise.engine.model import State
@@ -107,7 +107,7 @@ class Runtime:
         self._api.start()
         self._adopted(self._loop.state)
         running = self._slots.observe()
-        self._loop.post(Observed(slots=running, installed=install.installed_trees(self._files), boot_id=self._boot_id))
+        self._loop.post(Observed(slots=running, installed=trees.installed_trees(self._files), boot_id=self._boot_id))
         for each in running:
             if each.exit_code is not None:
                 self._acknowledge(each.launch_id)
@@ -158,7 +158,7 @@ class Runtime:
         reporter = Reporter(StatusFile(self._files), self._config, self._clock, loop=self._loop, links=self._links, limits=self._limits)
         schedule.add("inventory", inventory.run)
         schedule.add("renewal", self._renewal.run, after=self._limits.renew_first_seconds)
-        schedule.add("status", lambda: reporter.run(self._renewal.not_after, outbox_empty=self._outlet.empty), after=1.0)
+        schedule.add("status", lambda: reporter.run(self._renewal.not_after), after=1.0)
         schedule.add("forget", self._forget_when_told, after=None)
         schedule.add("watchdog", self._watch, after=self._limits.watchdog_seconds)
         return schedule

@@ -9,7 +9,6 @@ it over the slot's control socket. The supervisor only knows argument vectors.
 
 import contextlib
 import errno
-import hashlib
 import os
 import sys
 import threading
@@ -74,7 +73,7 @@ def instance_folder(instance: str) -> str:
     namespace, _, workload = instance.partition("/")
     folder = f"{namespace}{'_' if '.' in namespace else '.'}{workload}"
     if len(folder) > _FOLDER_BYTES_MAX:
-        folder = f"{folder[:120]}-{hashlib.sha256(instance.encode()).hexdigest()[:32]}"
+        folder = f"{folder[:120]}-{_digest(instance)[:32]}"
     return folder
 
 
@@ -92,7 +91,13 @@ def _short_enough(folder: str, name: str) -> str:
     path = os.path.join(folder, name)
     if len(os.fsencode(path)) <= PATH_BYTES_MAX:
         return path
-    return os.path.join(folder, f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.sock")
+    return os.path.join(folder, f"{_digest(name)[:16]}.sock")
+
+
+def _digest(text: str) -> str:
+    import hashlib  # rarely needed, and a tenth of a megabyte
+
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Slots:

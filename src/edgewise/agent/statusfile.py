@@ -33,7 +33,6 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     last_contact: float = 0.0
     position: str = ""
     certificate_not_after: float = 0.0
-    outbox_empty: bool = True
     storage: str = ""
     instances: tuple[InstanceLine, ...] = ()
 

@@ -13,17 +13,29 @@ import msgspec
 
 from edgewise.engine.limits import EngineLimits
 from edgewise.engine.protocol import Failed
+from edgewise.engine.trees import MANIFESTS, STAGING, TREES, installed_trees, remove
 from edgewise.ports.files import Appender, Files, FilesError, Full, Missing
 from edgewise.resources.artifact import Command, File, Probes, Variant
 from edgewise.resources.meta import Digest
 
-TREES: Final = "trees"
-STAGING: Final = "staging"
-MANIFESTS: Final = "manifests"
-INSTANCES: Final = "instances"
+__all__ = [
+    "InstallError",
+    "InstallInvalid",
+    "InstallTransient",
+    "InstallUntrusted",
+    "Plan",
+    "Progress",
+    "Source",
+    "failed",
+    "installed_trees",
+    "plan",
+    "remove",
+    "stage",
+    "tree_of",
+]
+
 _TREE_CHARS: Final = 32
 _NAME_BYTES_MAX: Final = 255
-_GONE: Final = "gone-"
 _MANIFEST_BYTES_MAX: Final = 16_000_000
 _CANONICAL: Final = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -115,11 +127,6 @@ def _checked(path: str) -> list[str]:
     if long or any(part in {"", ".", ".."} for part in parts) or any(ord(char) < 32 or ord(char) == 127 for char in path) or "\\" in path:
         raise InstallInvalid("PathRefused", f"{path[:200]!r} is not a relative path inside the bundle")
     return parts
-
-
-def installed_trees(files: Files) -> tuple[str, ...]:
-    """Return the installed trees, all of them whole. Raises `FilesError`."""
-    return tuple(entry.name for entry in files.list(TREES) if entry.kind == "folder")
 
 
 def stage(
@@ -275,22 +282,3 @@ class _Stager:
         self._done += size
         if self._progress is not None:
             self._progress(self._done, self._total)
-
-
-def remove(files: Files, keep_trees: tuple[str, ...], folders: tuple[str, ...] = ()) -> None:
-    """Remove installed and staged trees other than `keep_trees`, and `folders` of instances that are gone (names below `instances/`): how
-    the engine's `Remove` is carried out. A tree loses its name first, so that a power cut leaves no part of one where whole ones are.
-    Raises `FilesError`."""
-    keep = set(keep_trees)
-    for entry in files.list(TREES):
-        if entry.name not in keep:
-            gone = f"{STAGING}/{_GONE}{entry.name}"
-            files.make_folder(STAGING)
-            files.remove(gone)
-            files.rename(f"{TREES}/{entry.name}", gone)
-    for folder in (STAGING, MANIFESTS):
-        for entry in files.list(folder):
-            if entry.name not in keep:
-                files.remove(f"{folder}/{entry.name}")
-    for folder in folders:
-        files.remove(f"{INSTANCES}/{folder}")
