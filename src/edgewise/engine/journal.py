@@ -37,7 +37,7 @@ class Journal:
     @property
     def wants_compaction(self) -> bool:
         """Whether it has grown enough for a snapshot to be worth its writing."""
-        return self._good > max(self._limits.journal_compact_bytes, 4 * self._compacted)
+        return self._good > max(self._limits.journal_compact_bytes, self._limits.journal_compact_growth * self._compacted)
 
     def append(self, records: tuple[Record, ...]) -> None:
         """Add records, all or none; durable on return."""

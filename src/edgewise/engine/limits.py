@@ -10,7 +10,8 @@ class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
     `restart_delay_seconds_max`; running for `stable_seconds` begins anew. More than `failures_max` failures in a row make an instance
     `Broken`. Fetching: as restarting, with jitter. Trials: more than `probation_crashes_max` crashes, or more than `recoveries_max`
     recoveries in the middle of a trial, fail it. An exclusive instance stops `exclusive_share` of its `lost_after_seconds` after the last
-    contact, or `exclusive_grace_seconds` after a start of the agent that finds it running and no contact."""
+    contact, or `exclusive_grace_seconds` after a start of the agent that finds it running and no contact.
+    The journal is compacted once it holds more than `journal_compact_bytes` and `journal_compact_growth` times its last snapshot."""
 
     restart_delay_seconds: float = 1.0
     restart_delay_seconds_max: float = 60.0
@@ -37,6 +38,7 @@ class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     journal_bytes_max: int = 16_000_000
     journal_compact_bytes: int = 256_000
+    journal_compact_growth: int = 4
 
     outbox_bytes_max: int = 20_000_000
     outbox_memory_bytes_max: int = 262_144
