@@ -64,6 +64,8 @@ def _tell_applied(item: "AppliedResource", *, dry_run: bool) -> None:
         from edgewise.cli.describe import placement_table
 
         output.out(placement_table(item.placement, indent="  "))
+    elif dry_run and name.startswith("workload/"):
+        output.note("  it would run nowhere yet: there is no device, or what it refers to is not there or does not fit it")
 
 
 def get(
@@ -107,9 +109,8 @@ async def _get(wanted: "Sequence[tuple[Kind, str]]", form: _Form, namespace: str
         if form.watch:
             await _watch(client, wanted[0], form)
             return
+        printed = False
         for index, (kind, name) in enumerate(wanted):
-            if index and form.output in {"table", "wide"} and not name:
-                output.out("\n")
             if name:
                 resource = await client.get(kind.type, name)
                 output.out(_separator(form, index) + output.one(resource, form.output, time.time(), headers=form.headers and index == 0))
@@ -120,7 +121,9 @@ async def _get(wanted: "Sequence[tuple[Kind, str]]", form: _Form, namespace: str
                 output.note(f"no {kind.plural} found{place}")
                 continue
             text = output.resources(kind, items, form.output, time.time(), namespaces=form.all_namespaces, headers=form.headers)
-            output.out(_separator(form, index) + text)
+            blank = "\n" if printed and form.output in {"table", "wide"} else ""
+            output.out(blank + _separator(form, index) + text)
+            printed = True
 
 
 def _separator(form: _Form, index: int) -> str:

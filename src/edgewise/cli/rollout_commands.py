@@ -48,7 +48,8 @@ async def _watch(workload: str, seconds: float, namespace: str, context: str) ->
 
     shown = _Shown(live=output.is_terminal())
     async with connected(context, namespace) as client:
-        output.note(f"waiting for the rollout of {workload}")
+        if output.is_terminal():
+            output.note(f"waiting for the rollout of {workload}")
         return await client.wait_rollout(workload, timeout=seconds, on_change=shown.show)
 
 
