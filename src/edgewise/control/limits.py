@@ -10,7 +10,8 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     Device gateway: `connections_max` in all, of which `anonymous_connections_max` without a client certificate (they may only join and
     renew). `head_bytes_max` bounds a request's line and headers. A request must be whole `request_seconds` after its first byte, and a
-    connection without one is closed after `idle_seconds` (`anonymous_idle_seconds` without a certificate). `reports_in_flight_max` and
+    connection without one is closed after `idle_seconds` (`anonymous_idle_seconds` without a certificate). After a refusal in the
+    middle of a body, up to `linger_bytes_max` more are taken and forgotten within `linger_seconds`. `reports_in_flight_max` and
     `report_bytes_in_flight_max` bound what waits for its commit, `reports_waiting_max` those of one agent behind each other;
     `report_body_bytes_max` is what travels, `report_decoded_bytes_max` what it may become when unpacked. `answer_conflicts_max`: how often
     a request is decided anew because something changed in between. A poll waits `poll_seconds_default` unless it asks for less, and
@@ -41,6 +42,8 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
     request_seconds: float = 30.0
     idle_seconds: float = 330.0
     anonymous_idle_seconds: float = 15.0
+    linger_bytes_max: int = 16_000_000
+    linger_seconds: float = 5.0
     reports_in_flight_max: int = 4_000
     report_bytes_in_flight_max: int = 32_000_000
     reports_waiting_max: int = 2

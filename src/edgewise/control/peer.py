@@ -65,6 +65,7 @@ class PeerProtocol(HttpToolsProtocol):
         self.agent, self.serial = _peer(transport)
         self.long_lived = False
         self.on_lost: Callable[[], object] | None = None
+        self._linger_bytes: int | None = None
         self._head_bytes = 0
         self._in_head = False
         self._since = time.monotonic()
@@ -91,6 +92,11 @@ class PeerProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         if self.transport.is_closing():
+            return
+        if self._linger_bytes is not None:
+            self._linger_bytes -= len(data)
+            if self._linger_bytes < 0:
+                self.transport.abort()
             return
         super().data_received(data)
         if self._in_head:
@@ -137,6 +143,10 @@ class PeerProtocol(HttpToolsProtocol):
         """See `Connection`."""
         return self.transport.is_closing()
 
+    def linger(self) -> None:
+        """Take and forget what still comes, then close: closing at once would have the network throw away the answer."""
+        self._linger_bytes = self.limits.linger_bytes_max
+
     def drop(self) -> None:
         """See `Connection`."""
         self.transport.abort()
@@ -144,6 +154,8 @@ class PeerProtocol(HttpToolsProtocol):
     def overdue(self, now: float) -> bool:
         """Tell whether the connection has been idle, or a request incomplete, for longer than allowed."""
         since = now - self._since
+        if self._linger_bytes is not None:
+            return since > self.limits.linger_seconds
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete:
             if self._in_head:
@@ -169,12 +181,15 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
             cycle.keep_alive = False
     if not cycle.keep_alive and (b"connection", b"close") not in headers:
         parts.append(b"connection: close\r\n")
-    parts += (b"\r\n", body)
+    parts += (b"\r\n", b"" if cycle.scope["method"] == "HEAD" else body)
     cycle.response_started = cycle.response_complete = True
     cycle.transport.write(b"".join(parts))
     cycle.message_event.set()
     if not cycle.keep_alive:
-        cycle.transport.close()
+        if cycle.more_body:
+            cycle.scope[SCOPE_KEY].linger()  # type: ignore[typeddict-item]  # an extension of ours
+        else:
+            cycle.transport.close()
     cycle.on_response()
 
 
