@@ -1,7 +1,7 @@
 """Joining a fleet: the only moment when a device trusts a text that a person gave it.
 
-The token names the control plane and the hash of its authority. The secret in it leaves the device only after the server has proved that it
-belongs to that authority. Keys are on the disk before anybody hears of them, so a join whose answer got lost can be repeated.
+The token names the control plane, the hash of its authority and that of the signed repository's root. The secret in it leaves the device only
+after the server has proved that it belongs to that authority. Keys are on the disk before anybody hears of them, so a join whose answer got lost can be repeated.
 """
 
 import socket
@@ -37,7 +37,7 @@ from edgewise.resources.device import Capacity
 from edgewise.resources.meta import Name
 from edgewise.trust.authority import AuthorityError, CertificateRefused, read_chain, root_by_hash
 from edgewise.trust.keys import new_device_key, new_sealing_key, signing_request
-from edgewise.trust.tokens import JoinToken, TokenError, read_join_token
+from edgewise.trust.tokens import JoinToken, TokenError, read_join_token, repository_hash, same
 from edgewise.wire.enrolment import JoinAnswer, JoinRequest
 
 _TOKEN_CHARACTERS_MAX: Final = 8192
@@ -68,6 +68,10 @@ class WrongAuthority(JoinError):
 
 class AlreadyJoined(JoinError):
     """The device has an identity."""
+
+
+class WrongRepository(JoinError):
+    """The control plane wants another root of the signed repository believed than the token names. Nothing was kept of it."""
 
 
 class _Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +122,7 @@ def join(
         _make_room(files, force=force)
         authority = _find_authority(token, proxy)
         answer = _ask(token, authority, _keys(files), wishes, declared_over(scan(data_folder), wishes.capacity))
+        root = _checked_root(answer.repository_root, token)
         certificates = Certificates(agent=answer.agent, certificate=answer.certificate, authority=_checked(answer.authority, token))
         config = AgentConfig(
             agent=answer.agent,
@@ -130,7 +135,7 @@ def join(
             proxy=proxy,
         )
         write_config(files, config)
-        complete_join(files, certificates, answer.repository_root)
+        complete_join(files, certificates, root)
     except (OSError, FilesError, IdentityDamaged) as error:
         raise JoinError(f"the data folder {data_folder} cannot be used: {error}") from error
     except ValueError as error:
@@ -238,3 +243,14 @@ def _checked(authority: str, token: JoinToken) -> str:
     except AuthorityError as error:
         raise WrongAuthority("the control plane sent another authority than the token names") from error
     return authority
+
+
+def _checked_root(root: bytes, token: JoinToken) -> bytes:
+    """Return the repository's root that the device will pin: what it installs will be checked against it for good, so the answer's word for
+    it is not enough."""
+    if not same(repository_hash(root), token.repository_hash):
+        raise WrongRepository(
+            "the control plane sent another root of the signed repository than the token names. Either its keys were changed after the"
+            " token was made: then make a new token with `edgewise token create`. Or somebody who is not to be trusted runs the control plane."
+        )
+    return root

@@ -138,6 +138,10 @@ def test_a_device_runs_what_it_is_told_and_goes_on_without_a_network(fleet, devi
     wait_for(lambda: any(isinstance(each, DeviceReport) and each.observed == position for each in fleet.items))
     wait_for(lambda: any(isinstance(each, FrameReport) and each.series[0].name == "beats" for each in fleet.items))
 
+    # nothing big was loaded on the way
+    libraries = _read(Path(f"/proc/{device.agent}/maps")).decode()
+    assert not [name for name in ("unicodedata", "_asyncio", "_json", "_hashlib", "cryptography", "psutil") if f"{name}." in libraries]
+
     # its log can be read from afar
     fleet.want(DesiredState(position=position, streams=(StreamRequest(id="s1", device="cam-1", instance="line-3/camera"),)))
     wait_for(lambda: b"started r1" in fleet.streams.get("s1", b""))
