@@ -36,6 +36,7 @@ _LOG: Final = logging.getLogger("edgewise.control.runner")
 _VIEWED: Final = (*(kind.name for kind in KINDS), "JoinToken", "AccessToken", "ConfigSnapshot", "SecretSnapshot")
 _PAGE: Final = 1_000
 _CHUNK: Final = 200
+_ROUNDS_AT_ONCE: Final = 100
 
 
 class Runner:
@@ -194,6 +195,7 @@ class Runner:
 
     async def _settle(self, cause: Event) -> float | None:
         """Decide and write until nothing is left to do; return when to look again."""
+        rounds = 0
         while True:
             self.refresh()
             decision = handle(cause, self.view, self._clock.wall())
@@ -206,8 +208,8 @@ class Runner:
                 except ConflictError as error:
                     await self.conflicted(error)
                     break
-            self.refresh()
-            await asyncio.sleep(0)
+            rounds += 1
+            await asyncio.sleep(0 if rounds < _ROUNDS_AT_ONCE else self._limits.reconcile_pause_seconds)
             cause = Changed()
 
     async def _next(self, wake_at: float | None) -> Event:

@@ -47,6 +47,7 @@ class HttpServer:
             interface="asgi3",
             ssl_context_factory=lambda _config, _default: tls,
             log_config=None,
+            log_level="error",
             access_log=False,
             proxy_headers=False,
             server_header=False,

@@ -13,6 +13,7 @@ from edgewise.control.api.requests import AnyRequest, answer, read_json
 from edgewise.control.api.resources import ResourceList
 from edgewise.control.api.shown import found, key_for, shown, words
 from edgewise.control.services import Services
+from edgewise.controllers.actions import clear_rejected
 from edgewise.controllers.documents import audit
 from edgewise.resources.device import Agent, AgentSpec, Device, DeviceSpec
 from edgewise.resources.errors import Problem
@@ -20,6 +21,7 @@ from edgewise.resources.kinds import Resource
 from edgewise.resources.meta import LabelValue
 from edgewise.resources.rollout import Rollout, RolloutAction, RolloutSpec
 from edgewise.resources.validation import label_problem
+from edgewise.resources.workload import Workload
 from edgewise.store.codec import decode, encode
 from edgewise.store.contract import ConflictError, Document, Key, Put, Transaction
 
@@ -47,6 +49,7 @@ def action_handlers(services: Services) -> list[HTTPRouteHandler]:
         _labels(services),
         _edit(services, "devices", "Device", "decommission", _decommission),
         _edit(services, "devices", "Device", "clear-refused", _clear_refused),
+        _clear_rejected(services),
         _edit(services, "agents", "Agent", "revoke", _revoke),
         _edit(services, "agents", "Agent", "approve", _approve),
     ]
@@ -100,6 +103,34 @@ def _history(services: Services) -> HTTPRouteHandler:
         return answer(ResourceList(kind="RolloutList", items=items, revision=revision))
 
     return history
+
+
+def _clear_rejected(services: Services) -> HTTPRouteHandler:
+    path = f"{_API}/namespaces/{{namespace:str}}/workloads/{{name:str}}/clear-refused"
+
+    @post(
+        path,
+        opt=may("clear-refused", kind="Instance", gives=Workload),
+        status_code=200,
+        summary="Let revisions that were taken back be tried again",
+    )
+    async def act(request: AnyRequest) -> Response[bytes]:
+        key = key_for("Workload", request.path_params["namespace"], request.path_params["name"])
+        document = await found(services.store, key)
+        for _ in range(_ATTEMPTS):
+            view, now = services.runner.view, services.clock.wall()
+            transaction = clear_rejected(view, (key.namespace, key.name), user_of(request).name, now)
+            if transaction is None:
+                return answer(shown(document))
+            try:
+                await services.runner.commit(transaction)
+            except ConflictError as error:
+                await services.runner.conflicted(error)
+                continue
+            return answer(shown(await found(services.store, key)))
+        raise conflict(f"{words(key)} changes too often to be written")
+
+    return act
 
 
 def _labels(services: Services) -> HTTPRouteHandler:

@@ -24,7 +24,7 @@ from edgewise.resources.validation import label_problem
 from edgewise.store.contract import ANY, Delete, Document, Key, Transaction
 from edgewise.trust.access import Role
 from edgewise.trust.authority import authority_hash
-from edgewise.trust.tokens import JoinToken, new_secret, secret_digest, write_access_token, write_join_token
+from edgewise.trust.tokens import JoinToken, new_secret, repository_hash, secret_digest, write_access_token, write_join_token
 
 JOIN_TOKEN: Final = "JoinToken"  # noqa: S105 - a kind
 ACCESS_TOKEN: Final = "AccessToken"  # noqa: S105 - a kind
@@ -106,7 +106,8 @@ def token_handlers(services: Services) -> list[HTTPRouteHandler]:
                 spec, known_site=spec.site in view.sites, user=user, now=now, epoch=view.epoch, revision=services.store.revision
             )
         )
-        text = write_join_token(JoinToken(services.gateway_addresses, authority_hash(services.keys.root_cert_pem), secret))
+        authority, root = authority_hash(services.keys.root_cert_pem), repository_hash(services.repository.root)
+        text = write_join_token(JoinToken(services.gateway_addresses, authority, root, secret))
         return answer(TokenAnswer(token=text, id=spec.digest[:16], expires_at=spec.expires_at), 201)
 
     @post(
