@@ -10,16 +10,17 @@ from edgewise.resources.device import DeviceStatus
 from edgewise.resources.states import Connection
 from edgewise.store.codec import encode
 from edgewise.store.contract import EventRow, FrameRow
+from edgewise.wire.desired import Position
 from edgewise.wire.report import DeviceReport, EventReport, FrameReport
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _SECONDS_MAX: Final = 1e12
 
 
-def device_status(known: DeviceStatus, item: DeviceReport, epoch: int, number: int, now: float, limits: ReportLimits) -> DeviceStatus:
-    """Return a device's status with what an item says of it. Being heard, it is Online."""
+def device_status(known: DeviceStatus, item: DeviceReport, told: Position, now: float, limits: ReportLimits) -> DeviceStatus:
+    """Return a device's status with what an item says of it; `told` is the newest document meant for it. Being heard, it is Online."""
     capacity = item.capacity if item.capacity is not None and len(encode(item.capacity)) <= limits.capacity_bytes_max else known.capacity
-    observed = item.observed.n if item.observed is not None and item.observed.epoch == epoch else known.observed_number
+    observed = item.observed.n if item.observed is not None and item.observed.epoch == told.epoch else known.observed_number
     online = known.connection is Connection.ONLINE
     return msgspec.structs.replace(
         known,
@@ -31,7 +32,7 @@ def device_status(known: DeviceStatus, item: DeviceReport, epoch: int, number: i
         agent_version=_short(item.agent_version, known.agent_version),
         boot_id=_short(item.boot_id, known.boot_id),
         conditions=item.conditions[: limits.conditions_max] if item.conditions is not None else known.conditions,
-        desired_number=number,
+        desired_number=told.n,
         observed_number=observed,
     )
 

@@ -44,25 +44,18 @@ class RenewDecision(msgspec.Struct, frozen=True, kw_only=True):
     agent: str
 
 
-def decide_join(
-    request: JoinRequest, secret_digest: str, key_digest: str, view: FleetView, now: float, limits: ReportLimits | None = None
-) -> JoinDecision | Refusal:
+def decide_join(request: JoinRequest, secret_digest: str, key_digest: str, view: FleetView, now: float) -> JoinDecision | Refusal:
     """Return whether a device may join. `secret_digest` is the SHA-256 (hexadecimal) of the token's secret, `key_digest` that of the
     signing request's public key."""
-    limits = limits if limits is not None else view.limits.report
     token = view.join_tokens.get(secret_digest[:16])
     if token is None or token.spec.digest != secret_digest:
         return refuse(401, "UnknownToken", "this join token is not known here; make a new one with: edgewise token create")
-    if now >= token.spec.expires_at:
-        return refuse(401, "ExpiredToken", "this join token has expired; make a new one with: edgewise token create")
     labels = {**request.labels, **token.spec.labels}
-    malformed = _malformed(request, labels, limits)
-    if malformed is not None:
-        return malformed
     device = view.devices.get(request.device)
     again = device is not None and _same_key(view, device, key_digest)
-    if not again and token.status.used >= token.spec.uses:
-        return refuse(401, "UsedToken", "this join token was used up; make a new one with: edgewise token create")
+    refusal = _spent(token, now, again=again) or _malformed(request, labels, view.limits.report)
+    if refusal is not None:
+        return refusal
     if device is not None and not again and _taken(view, device):
         return refuse(409, "NameTaken", f"a device named {request.device} is enrolled already; choose another name or decommission it")
     if token.spec.site and token.spec.site not in view.sites:
@@ -77,6 +70,14 @@ def decide_join(
         site=token.spec.site,
         labels=labels,
     )
+
+
+def _spent(token: JoinTokenRow, now: float, *, again: bool) -> Refusal | None:
+    if now >= token.spec.expires_at:
+        return refuse(401, "ExpiredToken", "this join token has expired; make a new one with: edgewise token create")
+    if not again and token.status.used >= token.spec.uses:
+        return refuse(401, "UsedToken", "this join token was used up; make a new one with: edgewise token create")
+    return None
 
 
 def _malformed(request: JoinRequest, labels: Mapping[str, str], limits: ReportLimits) -> Refusal | None:

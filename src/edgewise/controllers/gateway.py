@@ -30,7 +30,8 @@ from edgewise.resources.device import DeviceStatus
 from edgewise.resources.states import AgentLifecycle
 from edgewise.store.codec import encode
 from edgewise.store.contract import Delete, EventRow, FrameRow, Mark, PutStatus, Transaction, Write, Written
-from edgewise.wire.report import DeviceReport, EventReport, FrameReport, InstanceReport, Lane, LaneItems, Report, ReportAnswer
+from edgewise.wire.desired import Position
+from edgewise.wire.report import DeviceReport, EventReport, FrameReport, InstanceReport, Item, Lane, Report, ReportAnswer
 
 __all__ = [
     "JoinDecision",
@@ -62,17 +63,54 @@ class ReportDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Taken:
-    """What a report amounts to, item by item."""
+    """What a report of one agent amounts to, item by item."""
 
-    __slots__ = ("decommissioned", "devices", "events", "frames", "instances", "rows")
+    __slots__ = ("agent", "decommissioned", "devices", "events", "frames", "instances", "limits", "now", "rows", "view")
 
-    def __init__(self) -> None:
+    def __init__(self, agent: AgentRow, view: FleetView, now: float, limits: ReportLimits) -> None:
+        self.agent = agent
+        self.view = view
+        self.now = now
+        self.limits = limits
         self.instances: dict[tuple[str, str], InstanceReport] = {}
         self.devices: dict[str, DeviceStatus] = {}
         self.decommissioned: list[str] = []
         self.events: list[EventRow] = []
         self.rows: list[FrameRow] = []
         self.frames: list[FrameReport] = []
+
+    def take(self, items: tuple[Item, ...]) -> str | None:
+        """Sort items; return the name of a device that is not the agent's, or None."""
+        devices = self.agent.spec.devices
+        for item in items:
+            device = item.device
+            if device not in devices:
+                return device
+            match item:
+                case InstanceReport():
+                    self.instances[device, item.name] = item
+                case DeviceReport():
+                    self._device(item)
+                case EventReport():
+                    self.events.append(event_row(item, self.now, self.limits))
+                case FrameReport():
+                    frame = frame_row(item, self.limits)
+                    if frame is not None:
+                        self.rows.append(frame)
+                        self.frames.append(item)
+                case _:
+                    assert_never(item)
+        return None
+
+    def _device(self, item: DeviceReport) -> None:
+        row = self.view.devices.get(item.device)
+        if row is None:
+            return
+        told = Position(self.view.epoch, self.view.numbers.get(item.device, self.view.revision))
+        known = self.devices.get(item.device, row.status)
+        self.devices[item.device] = device_status(known, item, told, self.now, self.limits)
+        if item.decommissioned and row.spec.decommission:
+            self.decommissioned.append(item.device)
 
 
 def decide_report(report: Report, agent: str, view: FleetView, now: float, limits: ReportLimits | None = None) -> ReportDecision | Refusal:
@@ -88,7 +126,7 @@ def decide_report(report: Report, agent: str, view: FleetView, now: float, limit
         return _quarantine(row, now)
     known = view.marks.get(agent)
     kept = known.numbers if known is not None and known.incarnation == report.incarnation else {}
-    taken = _Taken()
+    taken = _Taken(row, view, now, limits)
     marks: list[Mark] = []
     answer: dict[Lane, int] = {}
     for lane in _LANES:
@@ -98,7 +136,7 @@ def decide_report(report: Report, agent: str, view: FleetView, now: float, limit
         mark = kept.get(lane, 0)
         fresh = max(0, mark + 1 - items.first)
         last = max(mark, items.first + len(items.items) - 1)
-        foreign = _take(taken, items, fresh, row, view, now, limits)
+        foreign = taken.take(items.items[fresh:] if fresh else items.items)
         if foreign is not None:
             return refuse(403, "NotYourDevice", f"agent {agent} does not speak for device {foreign[:128]}")
         answer[lane] = last if items.items else mark
@@ -150,36 +188,6 @@ def _quarantine(row: AgentRow, now: float) -> Refusal:
         events=(event(now, "Quarantined", message, row.key, warning=True),),
     )
     return msgspec.structs.replace(refusal, transaction=transaction)
-
-
-def _take(taken: _Taken, items: LaneItems, fresh: int, agent: AgentRow, view: FleetView, now: float, limits: ReportLimits) -> str | None:
-    """Sort the items from `fresh` on; return the name of a device that is not the agent's, or None."""
-    devices = agent.spec.devices
-    for item in items.items[fresh:] if fresh else items.items:
-        device = item.device
-        if device not in devices:
-            return device
-        match item:
-            case InstanceReport():
-                taken.instances[device, item.name] = item
-            case DeviceReport():
-                row = view.devices.get(device)
-                if row is None:
-                    continue
-                number = view.numbers.get(device, view.revision)
-                taken.devices[device] = device_status(taken.devices.get(device, row.status), item, view.epoch, number, now, limits)
-                if item.decommissioned and row.spec.decommission:
-                    taken.decommissioned.append(device)
-            case EventReport():
-                taken.events.append(event_row(item, now, limits))
-            case FrameReport():
-                frame = frame_row(item, limits)
-                if frame is not None:
-                    taken.rows.append(frame)
-                    taken.frames.append(item)
-            case _:
-                assert_never(item)
-    return None
 
 
 def _writes(taken: _Taken, agent: AgentRow, view: FleetView, now: float) -> tuple[Write, ...]:

@@ -14,7 +14,8 @@ Reach = Callable[[str], tuple[bool, float, str]]
 
 class Members:
     """Instances by device. `running` counts those wanted; `offline` are the running ones on devices out of reach, `lost` those of them
-    that are replaced elsewhere; `sites` counts the running ones by site. `tally` counts them on their way to `to`, the revision that the workload's rollout goes to."""
+    that are replaced elsewhere; `sites` counts the running ones by site. `tally` counts them on their way to `to`,
+    the revision that the workload's rollout goes to."""
 
     __slots__ = (
         "_deadline",

@@ -253,6 +253,8 @@ class _Placing:
             instance = self.members.instances.get(device)
             if instance is None or not instance.running or instance.spec.revision == given.revision or device in self.stopping:
                 continue
+            if given.revision in instance.seen.refused:
+                continue
             facts = self.view.devices[device].facts
             offer = fitting(request, facts, self.work.room_without(device, self.row.name))
             if offer is not None:
@@ -305,8 +307,8 @@ def silent_since(view: FleetView, device: str) -> float:
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """How one device stands to a workload: it runs it (`variant` is set), could run it (`variant` is set, `reason` says why it does not), or
-    cannot (`reason` says why, in words with numbers)."""
+    """How one device stands to a workload: it runs it (`variant` is set), could run it (`variant` is set, `reason` says why it does
+    not), or cannot (`reason` says why, in words with numbers)."""
 
     device: str
     running: bool = False

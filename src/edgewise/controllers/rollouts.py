@@ -122,7 +122,9 @@ class _Moving:
         to = self.rollout.spec.to_revision
         offers: dict[str, Offer] = {}
         for device, instance in self.members.instances.items():
-            if instance.running and instance.spec.revision != to and device in self.view.devices:
+            # A device that refuses a revision is not asked again before a person clears that.
+            asked = instance.running and instance.spec.revision != to and to not in instance.seen.refused
+            if asked and device in self.view.devices:
                 facts = self.view.devices[device].facts
                 offer = fitting(request, facts, self.work.room_without(device, self.row.name))
                 if offer is not None:

@@ -7,7 +7,8 @@ Decisions read the view and what it marked as changed; the view itself decides n
 
 from collections.abc import Iterable, Iterator
 
-from edgewise.controllers._apply import apply_change, track
+from edgewise.controllers._apply import apply_change
+from edgewise.controllers._apply_workloads import track
 from edgewise.controllers.limits import Limits
 from edgewise.controllers.members import Members
 from edgewise.controllers.metrics import WaveMetrics
@@ -45,13 +46,15 @@ class AgentMarks:
 
 
 class FleetView:
-    """Everything that decisions read. `now` is the latest time that a decision was asked at."""
+    """Everything that decisions read. `now` is the latest time that a decision was asked at, `live` whether loading has
+    ended."""
 
     def __init__(self, epoch: int, started_at: float, limits: Limits | None = None) -> None:
         self.epoch = epoch
         self.limits = limits or Limits()
         self.revision = 0
         self.now = started_at
+        self.live = False
         self.sites: dict[str, SiteSpec] = {}
         self.devices: dict[str, DeviceRow] = {}
         self.agents: dict[str, AgentRow] = {}
@@ -95,6 +98,7 @@ class FleetView:
 
     def loaded(self, revision: int) -> None:
         """End the loading: desired states count from `revision`, and every workload is looked at once."""
+        self.live = True
         self.revision = max(self.revision, revision)
         self.dirty.update(self.workloads)
         self.dirty.update(self.members)

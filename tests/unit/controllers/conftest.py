@@ -160,7 +160,7 @@ class Device:
             self.refused[name] = (*refused, revision)
             failed = msgspec.structs.replace(base, refused=self.refused[name])
             return self.back(failed, revision)
-        if before.update_revision != revision or before.update not in {UpdateState.PROBATION}:
+        if before.update_revision != revision or before.update != UpdateState.PROBATION:
             self.starts.append((name, revision))
         held = msgspec.structs.replace(
             base,

@@ -80,7 +80,7 @@ def test_surplus_waits_until_the_replacement_is_ready(pair):
 
 def test_replacements_do_not_pile_up(pair):
     for _ in range(6):
-        victim = sorted(d for d in wanted(pair) if pair.devices[d].online)[0]
+        victim = min(d for d in wanted(pair) if pair.devices[d].online)
         pair.devices[victim].online = False
         pair.run(100)
         assert len([d for d in wanted(pair) if pair.devices[d].online]) == min(2, sum(d.online for d in pair.devices.values()))
@@ -187,7 +187,7 @@ def test_an_outage_of_many_is_one_event_and_few_transactions(fleet):
 
 
 def test_unschedulable_keeps_what_runs(pair):
-    name = sorted(wanted(pair))[0]
+    name = min(wanted(pair))
     device = pair.get("Device", name, "")
     pair.put(msgspec.structs.replace(device, spec=msgspec.structs.replace(device.spec, unschedulable=True)))
     pair.run(3)
@@ -210,7 +210,7 @@ def test_a_label_change_moves_an_instance(fleet):
 
 
 def test_decommission_moves_work_and_ends_the_agent(pair):
-    name = sorted(wanted(pair))[0]
+    name = min(wanted(pair))
     device = pair.get("Device", name, "")
     pair.put(msgspec.structs.replace(device, spec=msgspec.structs.replace(device.spec, decommission=True)))
     pair.run(5)
@@ -225,7 +225,7 @@ def test_decommission_moves_work_and_ends_the_agent(pair):
 
 
 def test_decommission_of_a_dead_device_ends_without_it(pair):
-    name = sorted(wanted(pair))[0]
+    name = min(wanted(pair))
     pair.devices[name].online = False
     device = pair.get("Device", name, "")
     pair.put(msgspec.structs.replace(device, spec=msgspec.structs.replace(device.spec, decommission=True)))
@@ -242,7 +242,7 @@ def test_decommission_of_a_dead_device_ends_without_it(pair):
 
 
 def test_deleting_a_workload_stops_it_then_its_documents_go(pair):
-    lost = sorted(wanted(pair))[0]
+    lost = min(wanted(pair))
     pair.devices[lost].online = False
     pair.run(30)
     document = pair.store.documents[Key("Workload", "shop", "app")]
@@ -261,7 +261,7 @@ def test_deleting_a_workload_stops_it_then_its_documents_go(pair):
 
 
 def test_upgrade_while_a_replica_is_being_replaced(pair):
-    lost = sorted(wanted(pair))[0]
+    lost = min(wanted(pair))
     pair.devices[lost].online = False
     pair.run(30)
     pair.apply("2", replicas=2, lost_after="60s")

@@ -212,7 +212,7 @@ def test_back_to_the_stable_spec_mid_wave(eight):
     eight.apply("1")
     eight.until(lambda: eight.state(3) == "Succeeded")
     assert set(eight.versions().values()) == {"1"}
-    assert len([r for r in eight.all("WorkloadRevision")]) == 2
+    assert len(list(eight.all("WorkloadRevision"))) == 2
 
 
 def test_older_template_reuses_its_revision(eight):
