@@ -1,7 +1,8 @@
 """Joining a fleet: the only moment when a device trusts a text that a person gave it.
 
-The token names the control plane, the hash of its authority and that of the signed repository's root. The secret in it leaves the device only
-after the server has proved that it belongs to that authority. Keys are on the disk before anybody hears of them, so a join whose answer got lost can be repeated.
+The token names the control plane, its authority and the root of the signed repository, the last two by their hashes. The secret in it leaves
+the device only after the server has proved that it belongs to that authority. Keys are on the disk before anybody hears of them, so a join
+whose answer got lost can be repeated.
 """
 
 import socket
@@ -250,7 +251,7 @@ def _checked_root(root: bytes, token: JoinToken) -> bytes:
     it is not enough."""
     if not same(repository_hash(root), token.repository_hash):
         raise WrongRepository(
-            "the control plane sent another root of the signed repository than the token names. Either its keys were changed after the"
-            " token was made: then make a new token with `edgewise token create`. Or somebody who is not to be trusted runs the control plane."
+            "the control plane sent another root of the signed repository than the token names. Either its keys were changed after the token"
+            " was made: then make a new token with `edgewise token create`. Or somebody who is not to be trusted runs the control plane."
         )
     return root

@@ -1,7 +1,7 @@
 """The texts that people carry: join tokens for devices, access tokens for operators. Standard library only.
 
-A join token reads `ewj1.` and base64url JSON `{"a": [addresses], "h": authority hash, "s": secret}`. An access token reads `ewo1_` and 32
-random bytes in base64url. The control plane keeps `secret_digest` of either, never the text.
+A join token reads `ewj1.` and base64url JSON `{"a": [addresses], "h": authority hash, "r": repository root's hash, "s": secret}`. An access
+token reads `ewo1_` and 32 random bytes in base64url. The control plane keeps `secret_digest` of either, never the text.
 """
 
 import base64
@@ -38,14 +38,18 @@ LIMITS: Final = TokenLimits()
 
 class JoinToken(NamedTuple):
     """What a device needs to join: where to, whom to believe, and the proof that it may. `addresses` are `https://HOST[:PORT]`;
-    `authority_hash` is that of the root certificate."""
+    `authority_hash` is that of the root certificate, `repository_hash` that of the signed repository's root metadata."""
 
     addresses: tuple[str, ...]
     authority_hash: str
+    repository_hash: str
     secret: str
 
     def __repr__(self) -> str:
-        return f"JoinToken(addresses={self.addresses!r}, authority_hash={self.authority_hash!r}, secret=…)"
+        return (
+            f"JoinToken(addresses={self.addresses!r}, authority_hash={self.authority_hash!r},"
+            f" repository_hash={self.repository_hash!r}, secret=…)"
+        )
 
 
 def new_secret(random: bytes) -> str:
@@ -58,7 +62,8 @@ def new_secret(random: bytes) -> str:
 def write_join_token(token: JoinToken) -> str:
     """Return the token's text, one line. Raises `TokenError` when a part is not what it must be."""
     _check(token)
-    body = json.dumps({"a": list(token.addresses), "h": token.authority_hash, "s": token.secret}, separators=(",", ":"))
+    parts = {"a": list(token.addresses), "h": token.authority_hash, "r": token.repository_hash, "s": token.secret}
+    body = json.dumps(parts, separators=(",", ":"))
     text = _JOIN_PREFIX + base64.urlsafe_b64encode(body.encode()).rstrip(b"=").decode()
     if len(text) > LIMITS.text_characters_max:
         raise TokenError(f"the token would be longer than {LIMITS.text_characters_max} characters")
@@ -79,8 +84,12 @@ def read_join_token(text: str) -> JoinToken:
     except (ValueError, binascii.Error, RecursionError) as error:
         raise TokenError("the join token is damaged: was it copied whole?") from error
     match parts:
-        case {"a": [*addresses], "h": str(authority_hash), "s": str(secret)} if all(isinstance(each, str) for each in addresses):
-            token = JoinToken(tuple(addresses), authority_hash, secret)
+        case {"a": [*addresses], "h": str(authority), "r": str(repository), "s": str(secret)} if all(
+            isinstance(each, str) for each in addresses
+        ):
+            token = JoinToken(tuple(addresses), authority, repository, secret)
+        case {"a": _, "h": _, "s": _} if "r" not in parts:
+            raise TokenError("the join token does not name the root of the signed repository: make a new token")
         case _:
             raise TokenError("the join token lacks a part: was it made by another version?")
     _check(token)
@@ -95,6 +104,11 @@ def write_access_token(random: bytes) -> str:
 def is_access_token(text: str) -> bool:
     """Tell whether `text` has the form of an operator's token."""
     return _ACCESS.fullmatch(text) is not None
+
+
+def repository_hash(root: bytes) -> str:
+    """Return how a join token names the root metadata of the signed repository: `sha256:` and 64 hexadecimal digits."""
+    return f"sha256:{hashlib.sha256(root).hexdigest()}"
 
 
 def secret_digest(text: str) -> str:
@@ -117,5 +131,7 @@ def _check(token: JoinToken) -> None:
             raise TokenError("an address in a join token is https://HOST or https://HOST:PORT")
     if _HASH.fullmatch(token.authority_hash) is None:
         raise TokenError("the authority's hash in a join token is sha256: and 64 hexadecimal digits")
+    if _HASH.fullmatch(token.repository_hash) is None:
+        raise TokenError("the repository root's hash in a join token is sha256: and 64 hexadecimal digits")
     if _SECRET.fullmatch(token.secret) is None:
         raise TokenError("the secret in a join token is 16 to 128 letters, digits, '-' and '_'")

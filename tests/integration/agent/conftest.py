@@ -29,7 +29,7 @@ from edgewise.trust.authority import (
 )
 from edgewise.trust.keys import new_device_key, signing_request
 from edgewise.trust.repository import accept_delegated, add_release, create_repository, delegated_metadata, newest_root
-from edgewise.trust.tokens import JoinToken
+from edgewise.trust.tokens import JoinToken, repository_hash
 from edgewise.wire.desired import ArtifactTarget, DesiredState, parse_position
 from edgewise.wire.enrolment import ErrorAnswer, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest
 from edgewise.wire.report import Report, ReportAnswer
@@ -391,7 +391,8 @@ class FakeFleet:
         )
 
     def join(self, data: Path, device: str = "cam-1", **options) -> None:
-        token = JoinToken((self.gateway.address,), certificate_hash(self.root_der()), "s" * 43)
+        root = repository_hash(newest_root(self.repository_files))
+        token = JoinToken((self.gateway.address,), certificate_hash(self.root_der()), root, "s" * 43)
         join(token, str(data), device=device, **options)
 
     def root_der(self) -> bytes:

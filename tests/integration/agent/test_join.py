@@ -7,9 +7,9 @@ import time
 import msgspec
 import pytest
 
-from edgewise.agent.config import read_config
+from edgewise.agent.config import ConfigError, read_config
 from edgewise.agent.jobs import Place, RenewJob, UnsealJob
-from edgewise.agent.join import AlreadyJoined, JoinError, JoinRefused, WrongAuthority, join, read_token
+from edgewise.agent.join import AlreadyJoined, JoinError, JoinRefused, WrongAuthority, WrongRepository, join, read_token
 from edgewise.agent.renew import renew_certificate
 from edgewise.agent.unseal import open_secrets
 from edgewise.engine.identity import Certificates, read_identity, read_keys, renew
@@ -18,16 +18,17 @@ from edgewise.resources.device import Capacity
 from edgewise.trust.authority import agent_of, check_renewal, create_authority, leaf_der
 from edgewise.trust.keys import signing_request
 from edgewise.trust.sealing import seal, secret_context
-from edgewise.trust.tokens import JoinToken, write_join_token
+from edgewise.trust.tokens import JoinToken, repository_hash, write_join_token
 from edgewise.wire.desired import SealedSecret
 from edgewise.wire.enrolment import JoinAnswer, JoinRequest, RenewAnswer, RenewRequest
 
 SECRET = "s" * 43
+ROOT = b"{}"
 
 
 @pytest.fixture
 def token(gateway, authority, helpers):
-    return JoinToken((gateway.address,), helpers.authority_hash(authority.root_cert_pem), SECRET)
+    return JoinToken((gateway.address,), helpers.authority_hash(authority.root_cert_pem), repository_hash(ROOT), SECRET)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def joins(gateway, issuer, helpers):
             agent=asked.device,
             certificate=issuer.issue_agent(asked.signing_request, asked.device, time.time()),
             authority=issuer.authority_pem,
-            repository_root=b"{}",
+            repository_root=ROOT,
         )
         return helpers.Reply(body=msgspec.msgpack.encode(answer))
 
@@ -68,7 +69,7 @@ def test_a_device_joins(tmp_path, token, joins):
     files = DiskFiles(str(data))
     identity = read_identity(files)
     assert agent_of(leaf_der(identity.certificates.certificate)) == "cam-1"
-    assert identity.repository_root == b"{}"
+    assert identity.repository_root == ROOT
     assert read_config(files) == config
 
 
@@ -82,7 +83,7 @@ def test_nothing_secret_is_readable_by_others(tmp_path, token, joins):
 
 def test_the_secret_stays_here_when_the_authority_is_another(tmp_path, gateway, joins, helpers):
     other = create_authority("other", time.time())
-    token = JoinToken((gateway.address,), helpers.authority_hash(other.root_cert_pem), SECRET)
+    token = JoinToken((gateway.address,), helpers.authority_hash(other.root_cert_pem), repository_hash(ROOT), SECRET)
     with pytest.raises(WrongAuthority, match="not the control plane"):
         join(token, str(tmp_path / "device"), device="cam-1")
     assert gateway.requests == []
@@ -91,7 +92,7 @@ def test_the_secret_stays_here_when_the_authority_is_another(tmp_path, gateway, 
 def test_the_secret_stays_here_when_the_server_has_another_name(tmp_path, issuer, authority, helpers):
     fake = helpers.FakeGateway(issuer, tmp_path, hosts=("10.0.0.1",))
     try:
-        token = JoinToken((fake.address,), helpers.authority_hash(authority.root_cert_pem), SECRET)
+        token = JoinToken((fake.address,), helpers.authority_hash(authority.root_cert_pem), repository_hash(ROOT), SECRET)
         with pytest.raises(WrongAuthority, match="prove"):
             join(token, str(tmp_path / "device"), device="cam-1")
         assert fake.requests == []
@@ -160,6 +161,26 @@ def test_an_answer_with_another_authority_is_not_pinned(tmp_path, token, gateway
     with pytest.raises(WrongAuthority):
         join(token, str(tmp_path / "device"), device="cam-1")
     assert read_identity(DiskFiles(str(tmp_path / "device"))) is None
+
+
+@pytest.mark.parametrize("root", [b"", b"{ }", b"{}\n"])
+def test_an_answer_with_another_repository_root_is_not_pinned(tmp_path, token, gateway, joins, helpers, root):
+    honest = gateway.handler
+
+    def lie(request):
+        answer = msgspec.msgpack.decode(honest(request).body, type=JoinAnswer)
+        return helpers.Reply(body=msgspec.msgpack.encode(msgspec.structs.replace(answer, repository_root=root)))
+
+    gateway.handler = lie
+    data = str(tmp_path / "device")
+    with pytest.raises(WrongRepository, match="root of the signed repository"):
+        join(token, data, device="cam-1")
+    assert read_identity(DiskFiles(data)) is None
+    with pytest.raises(ConfigError):
+        read_config(DiskFiles(data))
+    gateway.handler = honest
+    join(token, data, device="cam-1")
+    assert read_identity(DiskFiles(data)).repository_root == ROOT
 
 
 @pytest.mark.parametrize("name", ["Upper", "a b", "-a", "ü"])

@@ -14,7 +14,7 @@ import zstandard
 from edgewise.control.gateway import ROUTES
 from edgewise.trust.authority import Issuer, agent_of, create_authority, leaf_der, not_after_of
 from edgewise.trust.keys import new_device_key, signing_request
-from edgewise.trust.tokens import read_join_token
+from edgewise.trust.tokens import read_join_token, repository_hash
 from edgewise.wire.enrolment import JoinAnswer, RenewAnswer, RenewRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -33,6 +33,7 @@ async def test_a_device_joins_with_the_address_and_authority_of_its_token(fleet,
     assert agent_of(leaf_der(joined.certificate)) == joined.agent == name
     assert joined.authority == fleet.ready.authority_pem
     assert b'"root"' in joined.repository_root
+    assert token.repository_hash == repository_hash(joined.repository_root)
     device = (await fleet.admin.get(f"{wire.api}/devices/{name}")).json()
     assert device["metadata"]["labels"] == {"camera": "front", "line": "3"}
     assert device["spec"]["site"] == "lab"

@@ -14,6 +14,7 @@ from edgewise.trust.tokens import (
     is_access_token,
     new_secret,
     read_join_token,
+    repository_hash,
     same,
     secret_digest,
     write_access_token,
@@ -21,11 +22,12 @@ from edgewise.trust.tokens import (
 )
 
 HASH = "sha256:" + "0123456789abcdef" * 4
+ROOT = "sha256:" + "fedcba9876543210" * 4
 SECRET = "s" * 43
 
 
 def _token(**changes) -> JoinToken:
-    return JoinToken(("https://control.example:7421",), HASH, SECRET)._replace(**changes)
+    return JoinToken(("https://control.example:7421",), HASH, ROOT, SECRET)._replace(**changes)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,8 @@ def test_a_token_comes_back_as_it_was(addresses):
         {"addresses": ("https://a b",)},
         {"authority_hash": "sha256:short"},
         {"authority_hash": HASH.upper()},
+        {"repository_hash": "sha256:short"},
+        {"repository_hash": ""},
         {"secret": "short"},
         {"secret": "s" * 129},
         {"secret": "with space in it....."},
@@ -59,15 +63,28 @@ def test_bad_parts_are_neither_written_nor_read(changes):
     with pytest.raises(TokenError):
         write_join_token(_token(**changes))
     token = _token(**changes)
-    body = json.dumps({"a": token.addresses, "h": token.authority_hash, "s": token.secret}).encode()
+    body = json.dumps({"a": token.addresses, "h": token.authority_hash, "r": token.repository_hash, "s": token.secret}).encode()
     with pytest.raises(TokenError):
         read_join_token("ewj1." + base64.urlsafe_b64encode(body).decode())
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"a":1,"h":"","s":""}', b"[" * 3000, b"\xff", b'{"a":[1],"h":"x","s":"y"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"a":1,"h":"","r":"","s":""}', b"[" * 3000, b"\xff", b'{"a":[1],"h":"x","r":"z","s":"y"}', b'{"r":"x"}']
+)
 def test_damaged_bodies_are_refused(body):
     with pytest.raises(TokenError):
         read_join_token("ewj1." + base64.urlsafe_b64encode(body).decode())
+
+
+def test_a_token_that_names_no_repository_root_is_refused():
+    body = json.dumps({"a": ["https://a"], "h": HASH, "s": SECRET}).encode()
+    with pytest.raises(TokenError, match="root of the signed repository"):
+        read_join_token("ewj1." + base64.urlsafe_b64encode(body).decode())
+
+
+def test_a_root_is_named_by_its_sha256():
+    assert repository_hash(b"abc") == "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert read_join_token(write_join_token(_token(repository_hash=repository_hash(b"abc")))).repository_hash == repository_hash(b"abc")
 
 
 @given(st.text(max_size=200))
