@@ -39,9 +39,17 @@ def observe(live: dict[str, Live], event: Observed, step: Step, *, first: bool) 
         for slot, running in found.get(name, {}).items():
             one = replace(one, slots={**one.slots, slot: _slot(running, step.kept(one), step)})
         if first:
+            _tell_resumed(one, step)
             one = _trial(one, step)
         result[name] = one
     return result
+
+
+def _tell_resumed(live: Live, step: Step) -> None:
+    """A committed revision that should run and does not is started from what the device has: a person will want to know that it was."""
+    committed = step.kept(live).committed
+    if committed is not None and not any(slot.phase is not SlotPhase.EMPTY for slot in live.slots.values()):
+        step.tell("Normal", "Resumed", f"nothing ran after a start: revision {committed.revision} is started from local state", live.name)
 
 
 def _trial(live: Live, step: Step) -> Live:
