@@ -49,8 +49,11 @@ class Camera:
     def ready(self) -> bool:
         """Return whether the model has ever been found on this device; its address stays the same from then on."""
         if self._connection is None:
-            found = workload.find_service(self._model)
-            if found is None or not found.ready:
+            try:
+                found = workload.service(self._model)
+            except workload.WorkloadError:
+                return False
+            if not found.ready:
                 return False
             host, _, port = found.address.removeprefix("http://").rpartition(":")
             self._connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_SECONDS)
@@ -60,21 +63,21 @@ class Camera:
         """Post one image and report how it went."""
         body = json.dumps({"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 64], "data": sample["image"]}]})
         self.sent += 1
-        workload.metric("camera.requests.sent", 1, unit="{request}", type="counter")
+        workload.count("camera.requests.sent", unit="{request}")
         started = time.monotonic()
         try:
             status, revision, answer = self._ask(body)
         except (OSError, http.client.HTTPException) as error:
             self.dropped += 1
-            workload.metric("camera.requests.dropped", 1, unit="{request}", type="counter")
+            workload.count("camera.requests.dropped", unit="{request}")
             print(f"dropped: {type(error).__name__}: {error}", flush=True)
             return
         self.answered += 1
-        workload.metric("camera.requests.answered", 1, unit="{request}", type="counter")
+        workload.count("camera.requests.answered", unit="{request}")
         workload.metric("camera.latency", time.monotonic() - started, unit="s")
         if status != http.HTTPStatus.OK:
             self.errors += 1
-            workload.metric("camera.requests.errors", 1, unit="{request}", type="counter")
+            workload.count("camera.requests.errors", unit="{request}")
             return
         label = next(output["data"][0] for output in json.loads(answer)["outputs"] if output["name"] == "label")
         workload.feedback(self._model, revision, correct=label == sample["label"])
