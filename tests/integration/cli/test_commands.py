@@ -153,7 +153,7 @@ def test_the_control_planes_own_rules_are_told_as_well(fleet, pushed):
     ],
 )
 def test_errors_say_what_and_what_next(fleet, words, code, said):
-    out, err = fleet.type(*words, code=code)
+    _, err = fleet.type(*words, code=code)
     assert said in err
     assert err.startswith("error: ")
 
@@ -245,7 +245,7 @@ def test_watching_and_following_end_with_ctrl_c(fleet, tools):
         try:
             assert tools.read_line(process, 20)
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=10)
+            _, err = process.communicate(timeout=10)
         finally:
             process.kill()
             process.communicate()
