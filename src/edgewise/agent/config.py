@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from edgewise.agent.limits import LIMITS
 from edgewise.ports.clock import Clock
 from edgewise.ports.files import Files, FilesError, Missing
 from edgewise.resources.device import Capacity
@@ -22,7 +23,8 @@ class ConfigError(Exception):
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`addresses` of the device gateway in order of preference; `capacity` is what a person declared over what the device says of itself;
-    `telemetry_seconds` is the window of a telemetry frame, 0 for none; `proxy` is `http://[USER:PASSWORD@]HOST:PORT` or empty."""
+    `telemetry_seconds` is the window of a telemetry frame, 0 for none; `poll_seconds` is how long a poll waits for news; `proxy` is
+    `http://[USER:PASSWORD@]HOST:PORT` or empty."""
 
     agent: str
     device: str
@@ -31,6 +33,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     device_class: str = ""
     capacity: Capacity = Capacity()
     telemetry_seconds: float = 15.0
+    poll_seconds: float = LIMITS.poll_wait_seconds
     proxy: str = ""
     version: int = 1
 

@@ -17,7 +17,8 @@ _EXCLUSIVE_POLLS = 3
 
 
 class Downlink:
-    """One `step` is one poll. Returns the seconds until the next."""
+    """One `step` is one poll. Returns the seconds until the next. `poll_seconds` is how long a poll waits where nothing asks for less,
+    within the limits."""
 
     def __init__(
         self,
@@ -27,6 +28,7 @@ class Downlink:
         backoff: Backoff,
         log: Log,
         *,
+        poll_seconds: float,
         take: Callable[[DeviceDesired], None],
         take_stream: Callable[[StreamRequest], object],
         on_reached: Callable[[], None] = lambda: None,
@@ -43,6 +45,7 @@ class Downlink:
         self._on_reached = on_reached
         self._on_distrust = on_distrust
         self._limits = limits
+        self._poll_seconds = max(limits.poll_wait_seconds_min, min(poll_seconds, limits.poll_wait_seconds))
         self._exclusive_seconds: dict[str, float] = {}
 
     def note(self, document: DeviceDesired) -> None:
@@ -58,9 +61,9 @@ class Downlink:
         """Seconds that the next poll waits."""
         limits = self._limits
         if not self._exclusive_seconds:
-            return limits.poll_wait_seconds
+            return self._poll_seconds
         shortest = min(self._exclusive_seconds.values()) / _EXCLUSIVE_POLLS
-        return max(limits.poll_wait_seconds_min, min(shortest, limits.poll_wait_seconds))
+        return max(limits.poll_wait_seconds_min, min(shortest, self._poll_seconds))
 
     def step(self) -> float:
         """Poll once."""

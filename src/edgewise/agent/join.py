@@ -1,8 +1,8 @@
 """Joining a fleet: the only moment when a device trusts a text that a person gave it.
 
-The token names the control plane, its authority and the root of the signed repository, the last two by their hashes. The secret in it leaves
-the device only after the server has proved that it belongs to that authority. Keys are on the disk before anybody hears of them, so a join
-whose answer got lost can be repeated.
+The token names the control plane, its authority and the root of the signed repository, the last two by their hashes. The secret in it
+leaves the device only after the server has proved that it belongs to that authority. Keys are on the disk before anybody hears of them, so
+a join whose answer got lost can be repeated.
 """
 
 import socket
@@ -107,13 +107,17 @@ def join(
     device_class: str = "",
     capacity: Capacity | None = None,
     telemetry_seconds: float = 15.0,
+    poll_seconds: float = LIMITS.poll_wait_seconds,
     proxy: str = "",
     force: bool = False,
 ) -> AgentConfig:
     """Join the fleet that `token` is for; return what was put on the disk. Raises `JoinError`.
 
-    `capacity` is declared over what the device says of itself; an empty `device` takes the host's name. `force` throws an existing identity
+    `capacity` is declared over what the device says of itself; an empty `device` takes the host's name. `poll_seconds` is
+    how long a poll waits. `force` throws an existing identity
     away, and with it what the device remembers."""
+    if not LIMITS.poll_wait_seconds_min <= poll_seconds <= LIMITS.poll_wait_seconds:
+        raise JoinError(f"a poll may wait {LIMITS.poll_wait_seconds_min:g} s to {LIMITS.poll_wait_seconds:g} s, not {poll_seconds:g} s")
     wishes = _Wishes(
         device=_device_name(device), labels=labels or {}, device_class=device_class, capacity=capacity or Capacity(), proxy=proxy
     )
@@ -133,6 +137,7 @@ def join(
             device_class=device_class,
             capacity=wishes.capacity,
             telemetry_seconds=telemetry_seconds,
+            poll_seconds=poll_seconds,
             proxy=proxy,
         )
         write_config(files, config)
@@ -251,7 +256,7 @@ def _checked_root(root: bytes, token: JoinToken) -> bytes:
     it is not enough."""
     if not same(repository_hash(root), token.repository_hash):
         raise WrongRepository(
-            "the control plane sent another root of the signed repository than the token names. Either its keys were changed after the token"
-            " was made: then make a new token with `edgewise token create`. Or somebody who is not to be trusted runs the control plane."
+            "the control plane sent another root of the signed repository than the token names. Either its keys were changed since the"
+            " token was made: then make a new one with `edgewise token create`. Or somebody who cannot be trusted runs the control plane."
         )
     return root

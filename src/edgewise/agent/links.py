@@ -25,6 +25,7 @@ class LinkParts(msgspec.Struct, frozen=True, kw_only=True):
     """What the links need. `endpoint` is called again after a renewal; `distrust` when the control plane turns the identity down."""
 
     data_folder: str
+    poll_seconds: float
     clock: Clock
     randomness: Randomness
     log: Log
@@ -63,6 +64,7 @@ class Links:
             self.contact,
             self._backoff(),
             log,
+            poll_seconds=parts.poll_seconds,
             take=parts.take,
             take_stream=self.streams.take,
             on_reached=self._reached,

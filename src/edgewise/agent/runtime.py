@@ -140,6 +140,7 @@ class Runtime:
     def _link_parts(self, floor: TimeFloor) -> LinkParts:
         return LinkParts(
             data_folder=self._data,
+            poll_seconds=self._config.poll_seconds,
             clock=self._clock,
             randomness=self._randomness,
             log=self._log,

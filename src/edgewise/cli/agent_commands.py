@@ -50,6 +50,14 @@ def join(
     telemetry_window: Annotated[
         str, typer.Option("--telemetry-window", metavar="DURATION", help="Over how long metrics are summarised; 0s sends none.")
     ] = "15s",
+    poll_wait: Annotated[
+        str,
+        typer.Option(
+            "--poll-wait",
+            metavar="DURATION",
+            help="How long the agent waits for news in one go; less where a NAT forgets idle connections.",
+        ),
+    ] = "240s",
     force: Annotated[bool, typer.Option("--force", help="Throw the identity away that this device already has.")] = False,
 ) -> None:
     """Join this machine to a fleet: make its key, get its certificate. Run the agent after that."""
@@ -75,7 +83,8 @@ def join(
             labels=labels,
             device_class=device_class,
             capacity=declared,
-            telemetry_seconds=_seconds(telemetry_window),
+            telemetry_seconds=_seconds(telemetry_window, "--telemetry-window"),
+            poll_seconds=_seconds(poll_wait, "--poll-wait"),
             proxy=proxy,
             force=force,
         )
@@ -87,13 +96,13 @@ def join(
     output.note(f"now type: edgewise agent run --data {folder}")
 
 
-def _seconds(duration: str) -> float:
+def _seconds(duration: str, option: str) -> float:
     from edgewise.resources.quantity import seconds
 
     try:
         return seconds(duration)
     except ValueError as error:
-        raise CommandError(str(error), "--telemetry-window") from None
+        raise CommandError(str(error), option) from None
 
 
 def run(*, data: Data = "") -> None:

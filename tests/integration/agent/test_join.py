@@ -163,6 +163,20 @@ def test_an_answer_with_another_authority_is_not_pinned(tmp_path, token, gateway
     assert read_identity(DiskFiles(str(tmp_path / "device"))) is None
 
 
+@pytest.mark.parametrize("seconds", [5.0, 60.0, 240.0])
+def test_how_long_a_poll_waits_is_kept(tmp_path, token, joins, seconds):
+    data = str(tmp_path / "device")
+    join(token, data, device="cam-1", poll_seconds=seconds)
+    assert read_config(DiskFiles(data)).poll_seconds == seconds
+
+
+@pytest.mark.parametrize("seconds", [0.0, 4.9, 240.1, float("inf"), float("nan")])
+def test_a_poll_that_waits_too_little_or_too_long_is_refused(tmp_path, token, joins, seconds):
+    with pytest.raises(JoinError, match="5 s to 240 s"):
+        join(token, str(tmp_path / "device"), device="cam-1", poll_seconds=seconds)
+    assert joins == []
+
+
 @pytest.mark.parametrize("root", [b"", b"{ }", b"{}\n"])
 def test_an_answer_with_another_repository_root_is_not_pinned(tmp_path, token, gateway, joins, helpers, root):
     honest = gateway.handler

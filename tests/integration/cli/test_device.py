@@ -62,6 +62,8 @@ def test_a_token_works_once_and_a_device_joins_once(fleet, device, tmp_path):
         (["--label", "site=x"], "built in"),
         (["--capacity", "wings=2"], "no capacity"),
         (["--telemetry-window", "x"], "duration"),
+        (["--poll-wait", "x"], "duration"),
+        (["--poll-wait", "1h"], "5 s to 240 s"),
     ):
         _, err = fleet.type(*words, "edge-4", "--data", str(tmp_path / "four"), *wrong, code=1)
         assert said in err

@@ -165,7 +165,12 @@ def test_an_idle_connection_is_closed(up):
 
 
 @pytest.fixture
-def down(randomness, contact, log):
+def poll_seconds():
+    return LIMITS.poll_wait_seconds
+
+
+@pytest.fixture
+def down(randomness, contact, log, poll_seconds):
     class World:
         pass
 
@@ -177,6 +182,7 @@ def down(randomness, contact, log):
         contact,
         Backoff(randomness, 2.0, 30.0),
         log,
+        poll_seconds=poll_seconds,
         take=world.documents.append,
         take_stream=world.streams.append,
         on_reached=lambda: world.reached.append(1),
@@ -212,6 +218,18 @@ def test_exclusive_instances_shorten_the_poll(down):
         down.link.answers.append(DesiredState(position=Position(1, 7), devices=(document(7, instance(lost_after, exclusive)),)))
         down.downlink.step()
         assert down.downlink.wait == wait
+
+
+@pytest.mark.parametrize(
+    ("poll_seconds", "wait", "exclusive_wait"),
+    [(4.0, 5.0, 5.0), (5.0, 5.0, 5.0), (60.0, 60.0, 30.0), (240.0, 240.0, 30.0), (241.0, 240.0, 30.0)],
+)
+def test_a_poll_waits_as_long_as_the_configuration_says(down, wait, exclusive_wait):
+    down.link.answers += [None, DesiredState(position=Position(1, 7), devices=(document(7, instance(90.0, exclusive=True)),))]
+    down.downlink.step()
+    assert down.link.sent == [(Position(1, 5), wait)]
+    down.downlink.step()
+    assert down.downlink.wait == exclusive_wait
 
 
 def test_a_superseded_poll_never_hammers(down):
