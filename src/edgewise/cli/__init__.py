@@ -4,5 +4,5 @@ Rules: kubectl's verbs, flags and manners. What was asked for goes to standard o
 was wrong, where, and what to do next; exit codes are 0, 1 (it did not happen), 2 (wrong usage), 130 (Ctrl-C). Modules import heavy things
 inside functions, so that `edgewise --help` is quick.
 
-Start reading at `main.py`; `tables.py` and `describe.py` say how things look.
+Start reading at `main.py` and `app.py`; `tables.py` and `describe.py` say how things look.
 """

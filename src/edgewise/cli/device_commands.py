@@ -33,7 +33,8 @@ def decommission(
     if not yes:
         if not sys.stdin.isatty():
             raise CommandError("a decommissioned device must join anew to come back", hint="add --yes if that is meant")
-        typer.confirm(f"decommission {device}? It stops everything and must join anew to come back.", abort=True, err=True)
+        if not typer.confirm(f"decommission {device}? It stops everything and must join anew to come back.", err=True):
+            raise typer.Exit(1)
     run(_decommission(device, context))
 
 

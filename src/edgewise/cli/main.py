@@ -1,42 +1,10 @@
-"""The entry point: all commands, and what every one of them does about errors, Ctrl-C and closed pipes."""
+"""The entry point, and what every command does about errors, Ctrl-C and closed pipes.
+
+The commands themselves are imported late (`app.py`), so that Ctrl-C is clean from the first moment.
+"""
 
 import sys
 from collections.abc import Sequence
-
-import typer
-
-from edgewise.cli import (
-    agent_commands,
-    artifact_commands,
-    context_commands,
-    device_commands,
-    info_commands,
-    log_commands,
-    resource_commands,
-    rollout_commands,
-    token_commands,
-    up_command,
-)
-
-app = typer.Typer(
-    name="edgewise",
-    help="Runs AI on fleets of edge devices and keeps it healthy.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-
-up_command.register(app)
-token_commands.register(app)
-agent_commands.register(app)
-artifact_commands.register(app)
-resource_commands.register(app)
-log_commands.register(app)
-rollout_commands.register(app)
-device_commands.register(app)
-context_commands.register(app)
-info_commands.register(app)
 
 
 def main() -> None:
@@ -48,6 +16,12 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code. Errors are told on standard error."""
     from edgewise.cli import failures
 
+    try:
+        import typer
+
+        from edgewise.cli.app import app
+    except KeyboardInterrupt:
+        return 130
     try:
         code = app(list(arguments), prog_name="edgewise", standalone_mode=False)
         sys.stdout.flush()

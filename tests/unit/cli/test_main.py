@@ -97,7 +97,7 @@ def test_ctrl_c_and_closed_pipes(monkeypatch, error, code):
     def app(*_, **__):
         raise error
 
-    monkeypatch.setattr(main, "app", app)
+    monkeypatch.setattr("edgewise.cli.app.app", app)
     monkeypatch.setattr(failures, "pipe_closed", lambda: 141)
     assert main.run([]) == code
 
