@@ -118,6 +118,7 @@ class ControlPlane:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._services is not None:
+            self._services.ending.set()
             self._services.polls.close()
             self._services.streams.close_all()
         await asyncio.gather(*(server.stop(self._config.limits.shutdown_seconds) for server in self._servers))

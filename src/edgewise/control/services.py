@@ -1,5 +1,7 @@
 """What the handlers of both servers work with, in one place."""
 
+import asyncio
+
 from edgewise.control.config import ControlConfig
 from edgewise.control.data import OnlineKeys
 from edgewise.control.limits import ControlLimits
@@ -43,5 +45,7 @@ class Services:
         self.transfers = Transfers(blobs, config.limits)
         self.clock = clock
         self.randomness = randomness
+        self.ending = asyncio.Event()
+        """Set when the process is told to end: whoever waits without an end stops then."""
         self.gateway_addresses: tuple[str, ...] = ()
         """Where devices reach the gateway; known once it listens."""

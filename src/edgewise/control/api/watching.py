@@ -124,7 +124,7 @@ async def watch_resources(
     matching = _Matching(labels)
     try:
         await matching.load(services.store, kind, namespace)
-        steps = _with_bookmarks(services.store, after, kind, namespace, services.limits.watch_bookmark_seconds)
+        steps = _with_bookmarks(services, after, kind, namespace)
         async with aclosing(steps):
             async for step in steps:
                 if isinstance(step, int):
@@ -142,27 +142,27 @@ async def watch_resources(
         yield _sse(WatchEvent(type="ERROR", revision=after, object=WatchError(reason="Closing", message=str(error))))
 
 
-async def _with_bookmarks(
-    store: Store, after: int, kind: str, namespace: str | None, every: float
-) -> AsyncGenerator[Sequence[Change] | int, None]:
-    """Yield what a watch of the store yields and, whenever nothing has come for `every` seconds, the revision up to which that is sure:
-    the one at the beginning of the wait."""
-    changes = aiter(store.watch(after, [kind], namespace))
+async def _with_bookmarks(services: Services, after: int, kind: str, namespace: str | None) -> AsyncGenerator[Sequence[Change] | int, None]:
+    """Yield what a watch of the store yields and, whenever nothing has come for a while, the revision up to which that is sure: the one at
+    the beginning of the wait. Ends with the process."""
+    changes = aiter(services.store.watch(after, [kind], namespace))
     waiting: asyncio.Task[tuple[Change, ...]] | None = None
+    ending = asyncio.ensure_future(services.ending.wait())
     try:
-        while True:
+        while not ending.done():
             waiting = waiting or asyncio.ensure_future(_next(changes))
-            revision = store.revision
-            done, _ = await asyncio.wait((waiting,), timeout=every)
-            if not done:
+            revision = services.store.revision
+            await asyncio.wait((waiting, ending), timeout=services.limits.watch_bookmark_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                step, waiting = waiting, None
+                yield step.result()
+            elif not ending.done():
                 yield revision
-                continue
-            step, waiting = waiting, None
-            yield step.result()
     finally:
+        ending.cancel()
         if waiting is not None:
             waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+        await asyncio.gather(ending, *((waiting,) if waiting is not None else ()), return_exceptions=True)
         if isinstance(changes, AsyncGenerator):
             await changes.aclose()
 
@@ -176,27 +176,32 @@ async def watch_events(services: Services, after: int, about: str | None, source
     yield b": watching\n\n"
     limit = services.limits.events_max
     try:
-        while True:
+        while not services.ending.is_set():
             rows = await services.store.events(after, limit, about, source)
             if rows:
                 after = rows[-1].number
                 yield b"".join(_sse(WatchEvent(type="ADDED", revision=row.number, object=event_of(row))) for row in rows)
                 continue
-            try:
-                async with asyncio.timeout(services.limits.watch_bookmark_seconds):
-                    newest = await services.store.wait_events(after)
-            except TimeoutError:
+            newest = await _newest_event(services, after)
+            if newest is None:
                 yield _sse(WatchEvent(type="BOOKMARK", revision=after))
-                continue
-            if about is not None or source is not None:
-                after = await _skip(services, after, newest, about, source)
+            elif (about is not None or source is not None) and not await services.store.events(after, 1, about, source):
+                after = newest  # none of them is wanted: wait for later ones
     except StoreError as error:
         yield _sse(WatchEvent(type="ERROR", revision=after, object=WatchError(reason="Closing", message=str(error))))
 
 
-async def _skip(services: Services, after: int, newest: int, about: str | None, source: str | None) -> int:
-    """Return `newest` when none of the events up to it is wanted, so that the next wait is for later ones."""
-    return after if await services.store.events(after, 1, about, source) else newest
+async def _newest_event(services: Services, after: int) -> int | None:
+    """Return the newest event's number once it is above `after`, or None after a while, or when the process ends."""
+    waiting = asyncio.ensure_future(services.store.wait_events(after))
+    ending = asyncio.ensure_future(services.ending.wait())
+    try:
+        await asyncio.wait((waiting, ending), timeout=services.limits.watch_bookmark_seconds, return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else None
+    finally:
+        waiting.cancel()
+        ending.cancel()
+        await asyncio.gather(waiting, ending, return_exceptions=True)
 
 
 def _sse(event: WatchEvent) -> bytes:
