@@ -153,7 +153,7 @@ def _agent(view: "FleetView", change: Change, document: Document | None) -> None
         view.sessions.pop(name, None)
     if before is None or before.spec != row.spec:
         view.unrendered.update(row.spec.devices)
-        view.leaving.update(device for device in row.spec.devices if device in view.devices and view.devices[device].facts.leaving)
+    view.leaving.update(device for device in row.spec.devices if device in view.devices and view.devices[device].facts.leaving)
 
 
 def _join_token(view: "FleetView", change: Change, document: Document | None) -> None:

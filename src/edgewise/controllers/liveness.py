@@ -49,6 +49,14 @@ def _summary(changes: list[_Change], now: float) -> EventRow:
     return event(now, "ConnectionsChanged", text, None, warning=Connection.OFFLINE in counts)
 
 
+def _all(names: set[str]) -> list[str]:
+    """Return the names in order. A set that was large stays slow to walk after it was emptied, and this is asked all the time."""
+    if not names:
+        names.clear()
+        return []
+    return sorted(names)
+
+
 def _devices(view: FleetView, agent: str) -> Iterable[DeviceRow]:
     row = view.agents.get(agent)
     return (view.devices[name] for name in row.spec.devices if name in view.devices) if row is not None else ()
@@ -58,7 +66,7 @@ def _returned(view: FleetView, work: Work) -> list[_Change]:
     """Return the devices that are heard again. An agent leaves the list once the documents say so."""
     presence = view.presence
     changes: list[_Change] = []
-    for agent in sorted(presence.returned):
+    for agent in _all(presence.returned):
         if len(changes) + work.written >= view.limits.controllers.decision_writes_max:
             break
         stale = [(row, Connection.ONLINE, work.now) for row in _devices(view, agent) if row.status.connection is not Connection.ONLINE]
@@ -87,7 +95,9 @@ def expire(view: FleetView, agent: str, now: float) -> None:
 def _silent(view: FleetView, work: Work) -> list[_Change]:
     presence = view.presence
     changes: list[_Change] = []
-    for agent in sorted(presence.silent - presence.returned):
+    for agent in _all(presence.silent):
+        if agent in presence.returned:
+            continue
         if len(changes) + work.written >= view.limits.controllers.decision_writes_max:
             break
         seen = presence.last(agent)
@@ -128,7 +138,7 @@ def _unheard(view: FleetView, work: Work) -> list[_Change]:
     _enter_phase(view, work.now)
     wanted = Connection.OFFLINE if presence.phase > 1 else Connection.AWAITING_RECONNECT
     changes: list[_Change] = []
-    for device in sorted(presence.unheard):
+    for device in _all(presence.unheard):
         if len(changes) + work.written >= view.limits.controllers.decision_writes_max:
             break
         row = view.devices.get(device)

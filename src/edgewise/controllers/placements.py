@@ -147,6 +147,9 @@ class _Placing:
             instance = self.members.instances.get(device)
             if device not in self.view.devices or (instance is not None and instance.running):
                 continue
+            if self.work.full:
+                self.left.add(device)
+                continue
             offer = self._offer(device, request)
             if offer is not None:
                 self._start(offer, given, instance.spec.epoch + 1 if instance is not None else 1)

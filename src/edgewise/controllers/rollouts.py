@@ -121,7 +121,11 @@ class _Moving:
     def _offers(self, request: Request) -> dict[str, Offer]:
         to = self.rollout.spec.to_revision
         offers: dict[str, Offer] = {}
+        last = self.rollout.status.wave >= self.rollout.status.waves
         for device, instance in self.members.instances.items():
+            if last and len(offers) + self.work.written >= self.view.limits.controllers.decision_writes_max:
+                # All of them are next, in whatever order: what does not fit into this decision is looked at in the next one.
+                break
             # A device that refuses a revision is not asked again before a person clears that.
             asked = instance.running and instance.spec.revision != to and to not in instance.seen.refused
             if asked and device in self.view.devices:

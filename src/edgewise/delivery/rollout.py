@@ -131,14 +131,16 @@ def standing(spec: InstanceSpec, seen: Seen, to: str, *, online: bool, overdue: 
 
 def _known(spec: InstanceSpec, seen: Seen, to: str, *, online: bool) -> Standing | None:
     """Return what the device's own account decides, or None when it is still on its way."""
-    if to in seen.refused or (seen.update is UpdateState.FAILED and seen.update_revision == to):
+    # A fetch that failed and is tried again refuses nothing: only its deadline counts.
+    if to in seen.refused:
         return Standing.FAILED
     if seen.committed == to and seen.revision == to:
         if seen.state is InstanceState.BROKEN:
             return Standing.FAILED
         # A restart in between is not a failure: it is observed until it is ready again, or Broken.
         return Standing.SUCCEEDED if seen.ready or not online else Standing.UNREADY
-    held = spec.hold and seen.ready and seen.update is UpdateState.PROBATION and seen.update_revision == to
+    # While the new one is not ready yet, what is ready is the old one beside it.
+    held = spec.hold and seen.ready and seen.revision == to and seen.update is UpdateState.PROBATION and seen.update_revision == to
     return Standing.HELD if held and online else None
 
 

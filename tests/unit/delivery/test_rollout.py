@@ -123,6 +123,8 @@ def test_every_signal_means_something_where_it_is_given(data):
 
 
 SPEC = InstanceSpec(workload="app", device="d0", revision="b", variant="v")
+HOLD = InstanceSpec(workload="app", device="d0", revision="b", variant="v", hold=True)
+ON_TRIAL = Seen(update=UpdateState.PROBATION, update_revision="b", revision="b", committed="a", ready=True)
 WELL = Seen(state=InstanceState.RUNNING, revision="b", committed="b", ready=True)
 
 
@@ -137,16 +139,18 @@ WELL = Seen(state=InstanceState.RUNNING, revision="b", committed="b", ready=True
         (SPEC, msgspec.structs.replace(WELL, state=InstanceState.BROKEN), {}, Standing.FAILED),
         (SPEC, msgspec.structs.replace(WELL, refused=("b",)), {}, Standing.FAILED),
         (SPEC, msgspec.structs.replace(WELL, refused=("c",)), {}, Standing.SUCCEEDED),
-        (SPEC, Seen(update=UpdateState.FAILED, update_revision="b"), {}, Standing.FAILED),
-        (SPEC, Seen(update=UpdateState.FAILED, update_revision="c"), {}, Standing.UPDATING),
+        (SPEC, Seen(update=UpdateState.FAILED, update_revision="b"), {}, Standing.UPDATING),
+        (SPEC, Seen(update=UpdateState.FAILED, update_revision="b"), {"overdue": True}, Standing.FAILED),
         (SPEC, Seen(), {}, Standing.UPDATING),
         (SPEC, Seen(), {"overdue": True}, Standing.FAILED),
         (SPEC, Seen(), {"online": False, "overdue": True}, Standing.UNREACHED),
         (SPEC, Seen(refused=("b",)), {"online": False}, Standing.FAILED),
         (SPEC, msgspec.structs.replace(WELL, revision="c"), {}, Standing.UPDATING),
-        (SPEC, Seen(update=UpdateState.PROBATION, update_revision="b", ready=True), {}, Standing.UPDATING),
-        (msgspec.structs.replace(SPEC, hold=True), Seen(update=UpdateState.PROBATION, update_revision="b", ready=True), {}, Standing.HELD),
-        (msgspec.structs.replace(SPEC, hold=True), Seen(update=UpdateState.PROBATION, update_revision="b"), {}, Standing.UPDATING),
+        (HOLD, ON_TRIAL, {}, Standing.HELD),
+        (SPEC, ON_TRIAL, {}, Standing.UPDATING),
+        (HOLD, ON_TRIAL, {"online": False}, Standing.UNREACHED),
+        (HOLD, msgspec.structs.replace(ON_TRIAL, ready=False), {}, Standing.UPDATING),
+        (HOLD, msgspec.structs.replace(ON_TRIAL, revision="a"), {}, Standing.UPDATING),
         (msgspec.structs.replace(SPEC, epoch=2), msgspec.structs.replace(WELL, observed_epoch=1), {}, Standing.UPDATING),
         (msgspec.structs.replace(SPEC, epoch=2), msgspec.structs.replace(WELL, observed_epoch=2), {}, Standing.SUCCEEDED),
         (msgspec.structs.replace(SPEC, epoch=2), WELL, {}, Standing.SUCCEEDED),
