@@ -1,5 +1,8 @@
 """The rollout's table, signals, waves and members."""
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -220,3 +223,13 @@ def test_one_of_each_class_before_a_second(drawn, need, before):
         }
         assert counts.get(candidate.device_class, 0) == min(counts.get(name, 0) for name in rivals)
         counts[candidate.device_class] = counts.get(candidate.device_class, 0) + 1
+
+
+def test_the_picture_in_the_documentation_is_the_table():
+    document = (Path(__file__).parents[3] / "docs" / "rollouts.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"^    (\w+) --> (\w+): (\w+)(?: / (\w+))?$", document, flags=re.MULTILINE)
+    table = [
+        (state.value, after.value, signal.value, "" if effect is Effect.NONE else effect.value)
+        for (state, signal), (after, effect) in TABLE.items()
+    ]
+    assert drawn == table
