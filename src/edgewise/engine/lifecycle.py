@@ -38,7 +38,7 @@ def start(live: Live, name: Slot, release: Release, step: Step) -> Live:
     event = SlotEvent.RETRY if again else SlotEvent.START
     job = step.effect_id()
     step.effects.append(Start(id=job, instance=live.name, slot=name, launch=launch_of(release)))
-    slot = replace(_move(slot, event, step), release=release, revision=release.revision, job=job, early={}, launch_id="", hindered=False)
+    slot = replace(_move(slot, event, step), release=release, revision=release.revision, job=job, early={}, launch_id="")
     return replace(with_slot(live, name, slot), restarts=live.restarts + again)
 
 
@@ -131,7 +131,9 @@ def _up(slot: SlotView, step: Step) -> SlotView:
     slot = _move(slot, SlotEvent.PASSED, step)
     ready = probes.probe_of(slot, "readiness", step.limits) is None or _same_as_start(slot, step)
     active = slot.active or (slot.release is not None and slot.release.type != "model")
-    slot = replace(slot, ready=ready, ready_at=step.now.wall if ready else slot.ready_at, active=active, trouble=None, fatal=False)
+    slot = replace(slot, ready=ready, active=active, trouble=None, fatal=False, hindrances=0)
+    if ready:
+        slot = replace(slot, ready_at=step.now.wall)
     return probes.begin(slot, step, soon=not ready)
 
 
@@ -189,12 +191,13 @@ def _failures_before(slot: SlotView, step: Step) -> int:
 
 def _failed(slot: SlotView, trouble: Refusal | None, step: Step, *, hindered: bool, fatal: bool) -> SlotView:
     """Count a failure and set when the next start is due. A failure that is not the workload's own only lengthens the pause."""
-    failures = slot.failures + 1
-    pause = min(step.limits.restart_delay_seconds * 2.0 ** min(failures - 1, 30), step.limits.restart_delay_seconds_max)
+    failures, hindrances = slot.failures + (not hindered), slot.hindrances + hindered
+    doublings = min(failures + hindrances - 1, 30)
+    pause = min(step.limits.restart_delay_seconds * 2.0**doublings, step.limits.restart_delay_seconds_max)
     return replace(
         slot,
-        failures=min(failures, step.limits.failures_max) if hindered else failures,
-        hindered=hindered,
+        failures=failures,
+        hindrances=hindrances,
         fatal=fatal,
         trouble=trouble,
         due=step.now.monotonic + pause,
@@ -259,4 +262,6 @@ def broke(live: Live, name: Slot, step: Step) -> Live:
 def wake(slot: SlotView) -> float | None:
     """Return when something of this slot is due (monotonic), or None."""
     times = [slot.due if slot.phase is not SlotPhase.STOPPING or not slot.job else None, probes.wake(slot)]
+    if slot.activation_failures and not slot.active and not slot.activation and slot.phase is SlotPhase.UP:
+        times.append(slot.activation_due)
     return min((at for at in times if at is not None), default=None)

@@ -72,10 +72,10 @@ def _tries(state: State, event: Event, now: Now) -> bool:
 
 
 def _decide(state: State, step: Step) -> State:
-    live = _members(state.live, step)
+    live, told = garbage.forget_gone(state.live, state.told_stopped, step)
+    live = _members(live, step)
     state = _settle_debts(state, step)
     live, owed, behind = _advance(live, step)
-    live, told = garbage.forget_gone(live, state.told_stopped, step)
     state, live = garbage.advance(state, live, step)
     if step.storage is not None and step.records:
         step.storage = None  # this state is adopted only if the journal took them
@@ -171,14 +171,15 @@ def _fetched(state: State, event: Done, step: Step) -> State:
 
 
 def _members(live: dict[str, Live], step: Step) -> dict[str, Live]:
-    """Add the instances that the document names for the first time."""
+    """Add the instances that the document names for the first time, and give strangers that run here the identity it has for them."""
     document = step.durable.document
     if document is None or document.decommission:
         return live
-    new = {
-        want.name: Live(name=want.name, uid=want.uid) for want in document.instances if want.name not in live and want.desired == "Running"
-    }
-    return {**live, **new} if new else live
+    result = dict(live)
+    for want in document.instances:
+        if want.desired == "Running" and (want.name not in live or not live[want.name].uid):
+            result[want.name] = replace(live.get(want.name) or Live(name=want.name, uid=""), uid=want.uid)
+    return result
 
 
 def _settle_debts(state: State, step: Step) -> State:

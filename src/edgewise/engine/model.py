@@ -36,9 +36,9 @@ class SlotView(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine knows of a slot. `release` is None for a process that the journal does not know.
 
     `job` is the `Start` or `Stop` in flight, `activation` the `Activate`; 0 is none. `due` is the start deadline while Probing, the restart
-    while Waiting, the next try while Stopping. `failures` counts those in a row; `fatal`: the last one must fail a trial at once;
-    `hindered`: it was not the workload's own fault. `early` is an exit that was heard of before the start was confirmed. Monotonic times,
-    except `started_at` and `ready_at`."""
+    while Waiting, the next try while Stopping. `failures` counts those in a row that were the workload's own, `hindrances` those that were
+    not; `fatal`: the last one must fail a trial at once. `early` is an exit that was heard of before the start was confirmed. Monotonic
+    times, except `started_at` and `ready_at`."""
 
     phase: SlotPhase = SlotPhase.EMPTY
     release: Release | None = None
@@ -55,8 +55,8 @@ class SlotView(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
     due: float | None = None
     failures: int = 0
+    hindrances: int = 0
     fatal: bool = False
-    hindered: bool = False
     trouble: Refusal | None = None
     early: dict[str, int] = {}
     exit_code: int | None = None

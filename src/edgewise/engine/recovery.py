@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from edgewise.engine import probes
 from edgewise.engine.limits import EngineLimits
-from edgewise.engine.model import SLOTS, Live, SlotView, State, Step, Update, replace
+from edgewise.engine.model import SLOTS, Live, SlotView, State, Step, Update, empty, replace
 from edgewise.engine.protocol import Observed, RunningSlot, Slot
 from edgewise.engine.records import Durable, Kept, Record, Refusal, Release, Snapshot, fold
 from edgewise.engine.tables import SlotPhase
@@ -46,9 +46,11 @@ def observe(live: dict[str, Live], event: Observed, step: Step, *, first: bool) 
 
 
 def _tell_resumed(live: Live, step: Step) -> None:
-    """A committed revision that should run and does not is started from what the device has: a person will want to know that it was."""
-    committed = step.kept(live).committed
-    if committed is not None and not any(slot.phase is not SlotPhase.EMPTY for slot in live.slots.values()):
+    """Say that a committed revision that should run and does not is started from what the device has: a person will want to know."""
+    kept = step.kept(live)
+    committed = kept.committed
+    wanted = step.durable.document is None or step.desired(live) is not None
+    if committed is not None and kept.broken != committed.revision and wanted and empty(live):
         step.tell("Normal", "Resumed", f"nothing ran after a start: revision {committed.revision} is started from local state", live.name)
 
 

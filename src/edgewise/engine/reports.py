@@ -27,12 +27,14 @@ def status_of(live: Live, want: InstanceDesired | None, step: Step) -> InstanceS
     kept, name, update = step.kept(live), serving(live, want, step), live.update
     slot = live.slots[name] if name else None
     state, why = _state(live, want, step, slot.phase if slot else None)
+    # A download that is tried again is not told anew each time: months offline must not fill the outbox.
+    retrying = update.state is UpdateState.DOWNLOAD and update.attempt > 1
     if not why.reason and slot is not None and slot.trouble is not None and slot.phase is not SlotPhase.UP:
         why = slot.trouble
     return InstanceStatus(
         observed_epoch=want.epoch if want else 0,
         state=state,
-        update=update.state,
+        update=UpdateState.FAILED if retrying else update.state,
         revision=slot.revision if slot else "",
         committed=kept.committed.revision if kept.committed else "",
         previous=kept.previous.revision if kept.previous else "",

@@ -185,6 +185,9 @@ def _on_trial(live: Live, want: InstanceDesired, candidate: Release, step: Step)
 
 
 def _recovering(live: Live, candidate: Release, step: Step) -> Live:
+    if not converge.usable(live, candidate, step):  # its tree is gone: it is fetched again
+        step.record(Abandoned(instance=live.name, revision=candidate.revision))
+        return _move(live, UpdateEvent.WITHDRAWN, refused=False)
     attempts = step.kept(live).attempts
     if attempts > step.limits.recoveries_max:
         message = f"the agent or the device was restarted {attempts} times while revision {candidate.revision} was on trial"
@@ -197,7 +200,7 @@ def _recovering(live: Live, candidate: Release, step: Step) -> Live:
 def _hindered(live: Live, candidate: Release) -> bool:
     """Whether the candidate could not be started for no fault of its own: the deadline's clock stands still."""
     name = slot_of(live, candidate.revision)
-    return name is not None and live.slots[name].hindered
+    return name is not None and live.slots[name].hindrances > 0
 
 
 def _trouble(live: Live, want: InstanceDesired, candidate: Release, step: Step) -> Refusal | None:
@@ -205,7 +208,7 @@ def _trouble(live: Live, want: InstanceDesired, candidate: Release, step: Step) 
     name = slot_of(live, candidate.revision)
     slot = live.slots[name] if name else None
     if slot is not None:
-        if slot.fatal or (slot.failures > step.limits.probation_crashes_max and not slot.hindered):
+        if slot.fatal or slot.failures > step.limits.probation_crashes_max:
             return slot.trouble or Refusal(reason="Crashed", message="it ended unexpectedly")
         if live.update.settled is not None and slot.phase is SlotPhase.UP and not slot.ready:
             return slot.trouble or Refusal(reason="ReadinessLost", message="it is not ready any more")
@@ -261,7 +264,7 @@ def _failed(live: Live, want: InstanceDesired | None, step: Step) -> Live:
     update = live.update
     if update.retry_at is None:
         told = live.reported is not None and live.reported.update is UpdateState.FAILED
-        return _move(live, UpdateEvent.SETTLED) if told else live
+        return _afresh(live, UpdateEvent.SETTLED, Update()) if told else live
     if want is None or want.revision != update.revision or not wants(live, want, step):
         return _afresh(live, UpdateEvent.WITHDRAWN, Update())
     if step.now.monotonic >= update.retry_at and not step.blocked:
