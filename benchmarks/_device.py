@@ -55,12 +55,12 @@ def control_plane(folder: Path) -> Iterator[Place]:
         yield msgspec.structs.replace(place, gateway=msgspec.json.decode(first)["gatewayAddresses"][0])
 
 
-def join(place: Place, name: str) -> Path:
-    """Join a device; return its data folder."""
+def join(place: Place, name: str, *options: str) -> Path:
+    """Join a device that sends no telemetry; return its data folder."""
     token = place.folder / f"{name}.token"
     token.write_bytes(place.run("token", "create", "--site", "bench"))
     data = place.folder / name
-    place.run("agent", "join", "--token-file", str(token), "--name", name, "--data", str(data), "--telemetry-window", "0s")
+    place.run("agent", "join", "--token-file", str(token), "--name", name, "--data", str(data), "--telemetry-window", "0s", *options)
     return data
 
 
