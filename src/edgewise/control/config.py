@@ -18,8 +18,8 @@ _ANY: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, no
 class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where the control plane keeps its data and where it listens. A port of 0 takes any free one.
 
-    `public_hosts` are the names and addresses under which devices and people reach it: they stand in its certificates, and the first is
-    the one in join tokens. Without any, the machine's own name and addresses are used. `name` is for people. `restored`: the data folder
+    `public_hosts` are the names and addresses under which devices and people reach it: they stand in its certificates and join
+    tokens, the best first. Without any, the machine's own name and addresses are used. `name` is for people. `restored`: the data folder
     comes from a backup, so begin a new epoch. `new_admin_token`: make another admin token and hand it out once.
     """
 
@@ -36,8 +36,7 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known once the control plane answers. `admin_token` is given once, at the first start or when asked for; it is kept nowhere.
-    `repaired` says what the start found half done and finished."""
+    """What is known once the control plane answers. `admin_token` is given once, at the first start or when asked for, and kept nowhere."""
 
     api_address: str
     gateway_addresses: tuple[str, ...]
@@ -62,6 +61,14 @@ def gateway_addresses(config: ControlConfig, port: int) -> tuple[str, ...]:
     """Return the `https://` addresses that stand in join tokens, best first."""
     hosts = config.public_hosts or ((config.gateway_host,) if config.gateway_host not in _ANY else (*_own_hosts(), "127.0.0.1"))
     return tuple(f"https://{_bracketed(host)}:{port}" for host in dict.fromkeys(hosts))[:8]
+
+
+def api_address(config: ControlConfig, port: int) -> str:
+    """Return the `https://` address under which people reach the API."""
+    host = config.api_host
+    if host in _ANY:
+        host = (*config.public_hosts, *_own_hosts(), "127.0.0.1")[0]
+    return f"https://{_bracketed(host)}:{port}"
 
 
 def _own_hosts() -> list[str]:

@@ -31,10 +31,12 @@ class Maintenance:
         self._warned_at = 0.0
 
     async def begin(self, *, restored: bool) -> None:
-        """Do what must be done before anybody is answered. After a restore the timestamp is signed anew in any case. Raises what goes
-        wrong."""
+        """Do what must be done before anybody is answered. Raises what goes wrong."""
         await self._certificates()
-        await self._services.repository.refresh(self._services.clock.wall(), force=restored)
+        now = self._services.clock.wall()
+        if restored:
+            await self._services.repository.advance(now)
+        await self._services.repository.refresh(now)
 
     async def run(self, servers: Sequence[HttpServer]) -> None:
         """Go on until cancelled. A chore that fails is said in the log, and tried again the next time."""

@@ -15,7 +15,7 @@ from typing import Final
 
 from edgewise.control.api.app import build_api
 from edgewise.control.api.tokens import ACCESS_TOKEN, make_access_token
-from edgewise.control.config import ControlConfig, Ready, certificate_hosts, gateway_addresses
+from edgewise.control.config import ControlConfig, Ready, api_address, certificate_hosts, gateway_addresses
 from edgewise.control.data import DataError, DataFolder, open_data
 from edgewise.control.gateway import Gateway
 from edgewise.control.maintenance import Maintenance
@@ -87,7 +87,7 @@ class ControlPlane:
                 await server.start()
             self._tasks = [asyncio.create_task(maintenance.run(self._servers), name="maintenance")]
             return Ready(
-                api_address=f"https://{config.api_host}:{api.port}",
+                api_address=api_address(config, api.port),
                 gateway_addresses=services.gateway_addresses,
                 authority_pem=data.keys.root_cert_pem,
                 authority_hash=authority_hash(data.keys.root_cert_pem),

@@ -14,6 +14,7 @@ from edgewise.trust.repository import (
     DelegatedRoleName,
     MetadataRefused,
     accept_delegated,
+    advance,
     delegated_metadata,
     expiries,
     is_repository_file,
@@ -52,12 +53,17 @@ class Repository:
             changed = await asyncio.to_thread(accept_delegated, self._files, role, metadata, self._online_key, now)
             await self._write(changed)
 
-    async def refresh(self, now: float, *, force: bool = False) -> bool:
+    async def refresh(self, now: float) -> bool:
         """Sign timestamp and snapshot again when they are due; return whether they were. Raises `MetadataRefused`, `OSError`."""
         async with self._changing:
-            changed = await asyncio.to_thread(refresh_timestamp, self._files, self._online_key, now, force=force)
+            changed = await asyncio.to_thread(refresh_timestamp, self._files, self._online_key, now)
             await self._write(changed)
             return bool(changed)
+
+    async def advance(self, now: float) -> None:
+        """Go on far above all versions that devices can have seen: these files come from a backup. Raises `MetadataRefused`, `OSError`."""
+        async with self._changing:
+            await self._write(await asyncio.to_thread(advance, self._files, self._online_key, now))
 
     def expiring(self, now: float, within: float) -> dict[str, float]:
         """Return the roles that only people can renew and that expire within so many seconds, and when."""

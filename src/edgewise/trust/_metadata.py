@@ -38,7 +38,8 @@ class StaleMetadata(MetadataRefused):
 
 class RepositoryLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Lifetimes in seconds of each role's metadata, sizes in bytes. `resign_after`: the online roles are signed again after this part of
-    their lifetime. `versions_kept` of each role stay for devices that are in the middle of reading."""
+    their lifetime. `versions_kept` of each role stay for devices that are in the middle of reading. After a
+    restore the online roles go on `restored_versions` further."""
 
     root_lifetime_seconds: float = 10 * 365 * 86400.0
     targets_lifetime_seconds: float = 5 * 365 * 86400.0
@@ -55,6 +56,7 @@ class RepositoryLimits(msgspec.Struct, frozen=True, kw_only=True):
     signatures_max: int = 32
     root_rotations_max: int = 256
     versions_kept: int = 4
+    restored_versions: int = 100_000
 
 
 LIMITS: Final = RepositoryLimits()

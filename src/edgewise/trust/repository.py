@@ -48,6 +48,7 @@ __all__ = [
     "StaleMetadata",
     "accept_delegated",
     "add_release",
+    "advance",
     "check_target_path",
     "cosign",
     "create_repository",
@@ -210,6 +211,14 @@ def refresh_timestamp(files: Mapping[str, bytes], online_key: str, now: float, *
         snapshot_meta=timestamp.snapshot_meta,
     )
     return {"timestamp.json": _metadata.sign(fresh, (online_key,))}
+
+
+def advance(files: Mapping[str, bytes], online_key: str, now: float) -> dict[str, bytes]:
+    """Sign snapshot and timestamp with versions far above the current ones: after a restore from a backup, devices have seen higher
+    versions than the backup knows, and would take the next ones for a roll-back. Raises `MetadataRefused`."""
+    snapshot, timestamp = snapshot_of(files).signed, timestamp_of(files).signed
+    versions = (snapshot.version + LIMITS.restored_versions, timestamp.version + LIMITS.restored_versions)
+    return dict(_metadata.online_files(dict(snapshot.meta), versions, online_key, now))
 
 
 def delegated_metadata(files: Mapping[str, bytes], role: DelegatedRoleName = "releases") -> bytes:
