@@ -12,6 +12,10 @@ class Backoff:
         self._longest = longest
         self.failures = 0
 
+    def patient(self, longest: float) -> "Backoff":
+        """Return another one that goes up to `longest` seconds."""
+        return Backoff(self._randomness, self._first, longest)
+
     def reset(self) -> None:
         """Something worked."""
         self.failures = 0

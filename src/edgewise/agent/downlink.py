@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 from edgewise.agent.backoff import Backoff
 from edgewise.agent.contact import Contact
-from edgewise.agent.errors import LinkError, Refused, TlsFailed
+from edgewise.agent.errors import LinkError, Refused, is_distrust
 from edgewise.agent.gateway import Gateway
 from edgewise.agent.limits import LIMITS, AgentLimits
 from edgewise.agent.log import Log
-from edgewise.agent.uplink import AUTHENTICATION_STATUSES
 from edgewise.wire.desired import DesiredState, DeviceDesired, Position, StreamRequest
 
 _SUPERSEDED = 409
@@ -39,6 +38,7 @@ class Downlink:
         self.position = position
         self._contact = contact
         self._backoff = backoff
+        self._outcast = backoff.patient(limits.refused_backoff_seconds_max)
         self._log = log
         self._take = take
         self._take_stream = take_stream
@@ -72,6 +72,7 @@ class Downlink:
         except LinkError as error:
             return self._failed(error)
         self._backoff.reset()
+        self._outcast.reset()
         if self._contact.reached():
             self._on_reached()
         if state is not None:
@@ -91,10 +92,11 @@ class Downlink:
             self._contact.reached()
         else:
             self._contact.failed()
-        if isinstance(error, TlsFailed) or (isinstance(error, Refused) and error.status in AUTHENTICATION_STATUSES):
+        if is_distrust(error):
             self._on_distrust()
         if isinstance(error, Refused) and error.status == _SUPERSEDED:
             # An older connection of this device, or another device that shows the same identity: never hammer.
             return self._backoff.next(self._limits.backoff_first_seconds)
         self._log.warning(f"no desired state: {type(error).__name__}", error)
-        return self._backoff.next(error.retry_after or 0.0 if isinstance(error, Refused) else 0.0)
+        backoff = self._outcast if is_distrust(error) else self._backoff
+        return backoff.next(error.retry_after or 0.0 if isinstance(error, Refused) else 0.0)

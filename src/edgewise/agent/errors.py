@@ -1,6 +1,10 @@
 """What can go wrong between the device and the control plane."""
 
+from typing import Final
+
 from edgewise.wire.enrolment import ErrorAnswer
+
+_IDENTITY_STATUSES: Final = frozenset({401, 403})
 
 
 class LinkError(Exception):
@@ -27,3 +31,8 @@ class Refused(LinkError):
 
 class ProtocolBroken(LinkError):
     """The other end does not speak the protocol, or sent more than a limit allows."""
+
+
+def is_distrust(error: LinkError) -> bool:
+    """Tell whether the control plane turned this device's identity down, or the device the control plane's."""
+    return isinstance(error, TlsFailed) or (isinstance(error, Refused) and error.status in _IDENTITY_STATUSES)

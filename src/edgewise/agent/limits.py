@@ -14,7 +14,6 @@ class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):
     desired_bytes_max: int = 8 * 1024 * 1024
     report_answer_bytes_max: int = 64 * 1024
     enrolment_bytes_max: int = 256 * 1024
-    metadata_bytes_max: int = 4 * 1024 * 1024
     manifest_bytes_max: int = 4 * 1024 * 1024
     chunk_bytes: int = 1024 * 1024
     connect_seconds: float = 15.0
@@ -31,17 +30,15 @@ class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):
     offline_after_seconds: float = 20.0
 
     # uplink
-    report_bytes_max: int = 512 * 1024
     coalesce_seconds: float = 0.05
 
     # back-off: full jitter between 0 and min(max, first * 2^failures)
     backoff_first_seconds: float = 2.0
     backoff_seconds_max: float = 30.0
-    refused_backoff_seconds_max: float = 600.0
+    refused_backoff_seconds_max: float = 300.0
 
     # the engine's thread
     deferred_events_max: int = 1000
-    pending_items_max: int = 1000
     storage_retry_seconds: float = 1.0
     storage_retry_seconds_max: float = 30.0
     workers_max: int = 6

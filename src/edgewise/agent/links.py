@@ -88,6 +88,7 @@ class Links:
         self._endpoint = self._parts.endpoint()
         for gateway in (self._up_gateway, self._down_gateway):
             gateway.client.use(self._endpoint)
+        self._uplink.try_again()
         self._up.wake()
         self._down.wake()
 

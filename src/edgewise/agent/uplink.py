@@ -5,13 +5,11 @@ from typing import Protocol
 
 from edgewise.agent.backoff import Backoff
 from edgewise.agent.contact import Contact
-from edgewise.agent.errors import LinkError, Refused, TlsFailed
+from edgewise.agent.errors import LinkError, Refused, is_distrust
 from edgewise.agent.gateway import Gateway
 from edgewise.agent.limits import LIMITS, AgentLimits
 from edgewise.agent.log import Log
 from edgewise.wire.report import Report, ReportAnswer
-
-AUTHENTICATION_STATUSES = frozenset({401, 403})
 
 
 class Outlet(Protocol):
@@ -45,6 +43,7 @@ class Uplink:
         self._outlet = outlet
         self._contact = contact
         self._backoff = backoff
+        self._outcast = backoff.patient(limits.refused_backoff_seconds_max)
         self._log = log
         self._on_time = on_time
         self._on_distrust = on_distrust
@@ -56,6 +55,12 @@ class Uplink:
     def hurry(self) -> None:
         """Forget the back-off (but not what the control plane asked for): it was just reached again."""
         self._backoff.reset()
+
+    def try_again(self) -> None:
+        """Try at the next step, whatever went wrong before: the device shows a new certificate."""
+        self._backoff.reset()
+        self._outcast.reset()
+        self._not_before = 0.0
 
     def step(self) -> float | None:
         """Send one report if one is due."""
@@ -76,6 +81,7 @@ class Uplink:
             return self._failed(error)
         self._outlet.acknowledge(answer)
         self._backoff.reset()
+        self._outcast.reset()
         self._contact.reached()
         self._on_time(answer.time)
         return 0.0
@@ -97,9 +103,9 @@ class Uplink:
             at_least = error.retry_after or 0.0
         else:
             self._contact.failed()
-        if isinstance(error, TlsFailed) or (isinstance(error, Refused) and error.status in AUTHENTICATION_STATUSES):
+        if is_distrust(error):
             self._on_distrust()
-        wait = self._backoff.next(at_least)
+        wait = (self._outcast if is_distrust(error) else self._backoff).next(at_least)
         self._not_before = self._monotonic() + wait
         self._log.warning(f"report not taken: {type(error).__name__}", error)
         return wait

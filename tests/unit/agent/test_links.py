@@ -156,6 +156,23 @@ def test_distrust_is_told(up, clock, error):
     assert up.distrust == [1]
 
 
+def test_an_outcast_device_asks_seldom_until_it_shows_a_new_certificate(up, clock):
+    up.outlet.reports.append(REPORT)
+    up.link.answers += [refused(403)] * 9
+    clock.time += up.uplink.step()
+    waits = []
+    for _ in range(9):
+        waits.append(up.uplink.step())
+        clock.time += waits[-1]
+    assert waits[-1] == LIMITS.refused_backoff_seconds_max
+    up.link.answers.append(refused(403))
+    up.uplink.step()
+    up.uplink.try_again()
+    up.link.answers.append(ANSWER)
+    assert up.uplink.step() == 0.0
+    assert up.outlet.marks == [ANSWER]
+
+
 def test_an_idle_connection_is_closed(up):
     up.link.client.idle = 10.0
     assert up.uplink.step() == pytest.approx(LIMITS.idle_connection_seconds - 10.0)
