@@ -8,6 +8,7 @@ from edgewise.agent.log import Log
 from edgewise.agent.loop import Loop
 from edgewise.engine import machine, recovery
 from edgewise.engine.journal import open_journal
+from edgewise.engine.limits import EngineLimits
 from edgewise.engine.protocol import Desired, Emit, Fetch, Observed
 from edgewise.ports.clock import SystemClock
 from edgewise.ports.disk import DiskFiles
@@ -33,7 +34,7 @@ def device(tmp_path):
         def begin(self) -> None:
             opened = open_journal(self.files)
             self.journal = opened.journal
-            state = recovery.recover(opened.records, "d", damage=opened.damage)
+            state = recovery.recover(opened.records, "d", EngineLimits(storage_retry_seconds=0.3), damage=opened.damage)
             self.loop = Loop(
                 machine, state, clock=SystemClock(), persist=self.journal.append, carry=self.effects.append, log=Log(quiet=True)
             )
