@@ -42,6 +42,9 @@ SELECTORS = (
 )
 
 
+SELECTED = st.sampled_from(SELECTORS)
+
+
 def draw_capacity(data):
     memory = data.draw(st.sampled_from([1, 2, 4]))
     peripherals = ("camera",) if data.draw(st.booleans()) else ()
@@ -88,6 +91,9 @@ def test_incremental_equals_full(make, data):
     fleet.publish("1")
     for number in range(4):
         fleet.join(f"d{number}", site=f"s{number % 3}", labels={"camera": "yes"} if number % 2 else {}, capacity=draw_capacity(data))
+    fleet.apply("1", name="w0", waves=("100%",), observe="0s", resources=Resources(memory="512Mi"))
+    fleet.apply("1", name="w1", waves=("100%",), observe="0s", replicas=data.draw(st.integers(1, 6)), selector=data.draw(SELECTED))
+    fleet.run(2)
     for number in range(data.draw(st.integers(1, 8))):
         change(fleet, data, number)
         for _ in range(20):
