@@ -11,13 +11,14 @@ import warnings
 from pathlib import Path
 
 import msgspec
+from rich.console import Console
+from rich.markup import escape
+
 from demo import faults, steps
 from demo.fleet import DemoFailed
 from demo.report import Requests, show
 from demo.run import Run
 from edgewise.client.errors import Error
-from rich.console import Console
-from rich.markup import escape
 
 STEPS = (
     steps.start_control_plane,
@@ -27,6 +28,7 @@ STEPS = (
     steps.measure_idle,
     steps.roll_out_better,
     faults.roll_out_worse,
+    steps.measure_idle_wire,
     faults.survive_without_control_plane,
     faults.fail_over,
     faults.refuse_flipped_byte,

@@ -46,9 +46,7 @@ _CLASSES = {
 
 
 def _member(name: str, device_class: str, *labels: str) -> Member:
-    return Member(
-        name=name, site=name.partition("-")[0], device_class=device_class, capacity=_CLASSES[device_class], labels=tuple(labels)
-    )
+    return Member(name=name, site=name.partition("-")[0], device_class=device_class, capacity=_CLASSES[device_class], labels=tuple(labels))
 
 
 MEMBERS = (
@@ -69,9 +67,10 @@ class Fleet:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.api_port, self.gateway_port = _free_ports(2)
-        self.environment = {
-            key: value for key, value in os.environ.items() if not key.startswith("EDGEWISE_")
-        } | {"EDGEWISE_CONFIG": str(folder / "contexts.json"), "NO_COLOR": "1"}
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("EDGEWISE_", "PYTHON"))} | {
+            "EDGEWISE_CONFIG": str(folder / "contexts.json"),
+            "NO_COLOR": "1",
+        }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -80,7 +79,7 @@ class Fleet:
         return self.folder / "control"
 
     def device_folder(self, name: str) -> Path:
-        """A device's data folder."""
+        """Return a device's data folder."""
         return self.folder / "devices" / name
 
     async def edgewise(self, *arguments: str, stdin: bytes = b"") -> str:

@@ -35,8 +35,8 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """Everything. Memory is proportional set size in 10^6 bytes, the median over the devices. `idle_wire_bytes_per_hour` counts TCP payload in both
-    directions (TLS and HTTP included), measured over some polls and taken at the product's own cadence."""
+    """Everything. Memory is proportional set size in 10^6 bytes, the median over the devices. `idle_wire_bytes_per_hour` counts TCP payload
+    in both directions (TLS and HTTP included), measured over some polls and taken at the product's own cadence."""
 
     ok: bool = False
     steps: list[StepReport] = []

@@ -7,17 +7,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import edgewise as ew
 import msgspec
+from rich.console import Console
+
+import edgewise as ew
 from demo.fleet import MEMBERS, DemoFailed, Fleet
 from demo.model import Data
 from demo.report import Fact, Report, RolloutReport, StepReport
+from demo.wire import CountingProxy
 from edgewise.client.context import choose_context, read_contexts
 from edgewise.client.errors import Unreachable
 from edgewise.resources.instance import Instance
 from edgewise.resources.rollout import Rollout
 from edgewise.resources.states import InstanceState
-from rich.console import Console
 
 NAMESPACE = "line-3"
 LOOK_SECONDS = 0.2
@@ -31,6 +33,7 @@ class Run:
         self.console = console
         self.fleet = Fleet(folder)
         self.report = Report()
+        self.proxy = CountingProxy()
         self.data: Data | None = None
         self._client: ew.Client | None = None
 
@@ -47,6 +50,7 @@ class Run:
         if self._client is not None:
             await self._client.close()
         await self.fleet.stop()
+        self.proxy.close()
 
     @asynccontextmanager
     async def step(self, name: str) -> AsyncIterator[dict[str, Fact]]:
@@ -140,5 +144,3 @@ class Run:
         """Return the sum of a counter over all frames that all devices ever sent."""
         totals = [await self.client.metric_total(member.name, metric) for member in MEMBERS]
         return round(sum(totals))
-
-

@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 
 import msgspec
+
 from demo import model
 from demo.fleet import MEMBERS, DemoFailed, Member, pss_megabytes
 from demo.report import Fact
@@ -17,6 +18,11 @@ START_SECONDS = 30.0
 ROLLOUT_SECONDS = 90.0
 JOINS_AT_ONCE = 2
 TELEMETRY_WINDOW = "2s"
+IDLE_DEVICE = "south-4"
+IDLE_POLL_SECONDS = 5
+IDLE_SECONDS_LEAST = 25.0
+POLL_SECONDS = 240
+"""The product's own cadence: one poll in this many seconds when nothing happens."""
 
 
 async def start_control_plane(run: Run) -> None:
@@ -24,13 +30,14 @@ async def start_control_plane(run: Run) -> None:
     async with run.step("A control plane starts") as facts:
         run.fleet.start_control_plane()
         facts["seconds_to_ready"] = round(await run.until("the control plane answers", START_SECONDS, lambda: _answers(run)), 2)
-        run.say(f"operator API on port {run.fleet.api_port}, device gateway on port {run.fleet.gateway_port}, data in {run.fleet.control_folder}")
+        run.say(f"operator API on port {run.fleet.api_port}, gateway on port {run.fleet.gateway_port}, data in {run.fleet.control_folder}")
 
 
 async def join_devices(run: Run) -> None:
     """Eight supervisor and agent pairs, each with its own token, key, certificate and data folder."""
     async with run.step("Eight devices join, at two sites, of three classes") as facts:
         gate = asyncio.Semaphore(JOINS_AT_ONCE)
+        await run.proxy.start()
 
         async def one(member: Member) -> None:
             async with gate:
@@ -49,7 +56,7 @@ async def push_first_model(run: Run) -> None:
     async with run.step("A model is made from real images and published, signed, in two variants") as facts:
         run.say("images: scikit-learn's bundled handwritten digits, standing in for part labels at an inspection station")
         run.data = await asyncio.to_thread(model.load)
-        facts |= await push_model(run, model.FIRST)
+        facts.update(await push_model(run, model.FIRST))
         await _push_bundle(run, "camera", {"model": {"type": "string"}, "rate": {"type": "number", "minimum": 0.1, "maximum": 100}})
         await _push_bundle(run, "recorder", {})
 
@@ -85,7 +92,7 @@ async def roll_out_better(run: Run) -> None:
 
 
 async def measure_idle(run: Run) -> None:
-    """What the resident processes cost."""
+    """Measure what the resident processes cost."""
     async with run.step("What a device's own processes cost") as facts:
         agents, supervisors = [], []
         for member in MEMBERS:
@@ -98,6 +105,22 @@ async def measure_idle(run: Run) -> None:
         _expect(len(agents) == len(supervisors) == len(MEMBERS), f"found {len(agents)} agents and {len(supervisors)} supervisors")
         run.report.agent_pss_mb = facts["agent_pss_mb"] = round(statistics.median(agents), 2)
         run.report.supervisor_pss_mb = facts["supervisor_pss_mb"] = round(statistics.median(supervisors), 2)
+        run.proxy.restart_count()
+        run.say(f"from here on a proxy counts what the idle device {IDLE_DEVICE} sends and receives")
+
+
+async def measure_idle_wire(run: Run) -> None:
+    """Bytes of one poll after the other, taken at the product's own cadence."""
+    async with run.step("What an idle device costs on the wire") as facts:
+        counted, seconds = run.proxy.counted()
+        await asyncio.sleep(max(0.0, IDLE_SECONDS_LEAST - seconds))
+        counted, seconds = run.proxy.counted()
+        polls = seconds / IDLE_POLL_SECONDS
+        facts["bytes_per_poll"] = round(counted / polls)
+        facts["counted_over_seconds"] = round(seconds)
+        facts["polls_per_hour"] = 3600 // POLL_SECONDS
+        run.report.idle_wire_bytes_per_hour = round(counted / polls * 3600 / POLL_SECONDS)
+        _expect(counted > 0, "nothing was counted: the idle device does not use the proxy")
 
 
 async def push_model(run: Run, recipe: model.Recipe) -> dict[str, Fact]:
@@ -145,10 +168,12 @@ async def _answers(run: Run) -> bool:
 
 async def _join(run: Run, member: Member) -> None:
     token = await run.fleet.edgewise("token", "create", "--site", member.site)
-    labels = [word for label in member.labels for word in ("--label", label)]
+    more = [word for label in member.labels for word in ("--label", label)]
+    if member.name == IDLE_DEVICE:
+        more += ["--proxy", run.proxy.address, "--poll-wait", f"{IDLE_POLL_SECONDS}s"]
     await run.fleet.edgewise(
         "agent", "join", "--token-file", "-", "--name", member.name, "--class", member.device_class,
-        "--capacity", member.capacity, "--data", str(run.fleet.device_folder(member.name)), "--telemetry-window", TELEMETRY_WINDOW, *labels,
+        "--capacity", member.capacity, "--data", str(run.fleet.device_folder(member.name)), "--telemetry-window", TELEMETRY_WINDOW, *more,
         stdin=token.encode(),
     )  # fmt: skip
     run.fleet.start_device(member.name)

@@ -1,7 +1,7 @@
 """A camera that stands at an inspection station: posts held-out images to the model on its device and knows the truth.
 
-It finds the model through the local workload API, asks it at a fixed rate without ever asking twice for one image, and reports accuracy (about
-the revision that answered), latency, errors and dropped requests. A request without an answer is dropped, whatever the cause.
+It finds the model through the local workload API, asks it at a fixed rate without ever asking twice for one image, and reports accuracy
+(about the revision that answered), latency, errors and dropped requests. A request without an answer is dropped, whatever the cause.
 """
 
 import http.client
