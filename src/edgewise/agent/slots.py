@@ -367,6 +367,7 @@ def _running_slot(seen: SlotSeen) -> RunningSlot:
         revision=seen.revision,
         exit_code=seen.exit_code,
         active=seen.active,
+        address=seen.address,
     )
 
 

@@ -64,7 +64,8 @@ class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):
 
 
 class RunningSlot(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor says of one slot. `exit_code` is None while it runs. `active`: it takes the traffic."""
+    """What the supervisor says of one slot. `exit_code` is None while it runs. `active`: it takes the traffic. `address` is where the
+    instance's service listens, if it has one."""
 
     instance: str
     slot: Slot
@@ -72,6 +73,7 @@ class RunningSlot(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
     exit_code: int | None = None
     active: bool = False
+    address: str = ""
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True, tag="observed"):

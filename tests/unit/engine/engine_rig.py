@@ -44,6 +44,7 @@ from edgewise.wire.report import DeviceReport, EventReport, InstanceReport
 
 DIGEST = f"sha256:{'0' * 64}"
 APP = "ns/app"
+ADDRESS = "127.0.0.1:8000"
 
 
 def want(revision: str, name: str = APP, kind: str = "model", **fields: object) -> InstanceDesired:
@@ -211,9 +212,11 @@ class Rig:
             return
         self.launches += 1
         launch_id = f"launch-{self.launches}"
-        slot = RunningSlot(instance=effect.instance, slot=effect.slot, launch_id=launch_id, revision=effect.launch.revision)
+        slot = RunningSlot(
+            instance=effect.instance, slot=effect.slot, launch_id=launch_id, revision=effect.launch.revision, address=ADDRESS
+        )
         self.running[effect.instance, effect.slot] = slot
-        self.done(effect, Started(launch_id=launch_id, address="127.0.0.1:8000"))
+        self.done(effect, Started(launch_id=launch_id, address=ADDRESS))
         if effect.launch.revision in self.crashing:
             self.exit(effect.slot, effect.instance)
 

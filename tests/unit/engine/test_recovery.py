@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from engine_rig import APP, Rig, want
+from engine_rig import ADDRESS, APP, Rig, want
 
 from edgewise.engine.limits import EngineLimits
 from edgewise.engine.machine import handle, recover, sealed_secrets, snapshot
@@ -34,6 +34,7 @@ def test_what_runs_is_adopted_and_never_restarted(kind: str) -> None:
     rig.run(60)
     assert acts(rig) == []
     assert (rig.status().state, rig.status().ready, rig.status().slot) == (InstanceState.RUNNING, True, "a")
+    assert rig.status().address == ADDRESS
     assert rig.statuses() == [rig.status()]
 
 
