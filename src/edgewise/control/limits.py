@@ -10,7 +10,8 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     Device gateway: `connections_max` in all, of which `anonymous_connections_max` without a client certificate (they may only join and
     renew). `head_bytes_max` bounds a request's line and headers. A request must be whole `request_seconds` after its first byte, and a
-    connection without one is closed after `idle_seconds` (`anonymous_idle_seconds` without a certificate). After a refusal in the
+    connection without one is closed after `idle_seconds` (`anonymous_idle_seconds` without a certificate). A connection silent for
+    `keepalive_idle_seconds` is probed every `keepalive_interval_seconds`, and given up after `keepalive_give_up_seconds`. After a refusal in the
     middle of a body, up to `linger_bytes_max` more are taken and forgotten within `linger_seconds`. `reports_in_flight_max` and
     `report_bytes_in_flight_max` bound what waits for its commit, `reports_waiting_max` those of one agent behind each other;
     `report_body_bytes_max` is what travels, `report_decoded_bytes_max` what it may become when unpacked. `answer_conflicts_max`: how often
@@ -42,6 +43,9 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
     request_seconds: float = 30.0
     idle_seconds: float = 330.0
     anonymous_idle_seconds: float = 15.0
+    keepalive_idle_seconds: int = 45
+    keepalive_interval_seconds: int = 10
+    keepalive_give_up_seconds: int = 30
     linger_bytes_max: int = 16_000_000
     linger_seconds: float = 5.0
     reports_in_flight_max: int = 4_000

@@ -13,6 +13,7 @@ from edgewise.controllers.documents import event, put_status
 from edgewise.controllers.rows import DeviceRow
 from edgewise.controllers.view import FleetView
 from edgewise.controllers.work import Work
+from edgewise.resources.quantity import seconds
 from edgewise.resources.states import Connection
 from edgewise.store.contract import EventRow
 
@@ -75,13 +76,24 @@ def _returned(view: FleetView, work: Work) -> list[_Change]:
             presence.returned.discard(agent)
             presence.silent.discard(agent)
             presence.watched.add(agent)
-            view.timers.at(("agent", agent), work.now + view.limits.liveness.offline_after_seconds)
+            view.timers.at(("agent", agent), work.now + _patience(view, agent))
     return changes
+
+
+def _patience(view: FleetView, agent: str) -> float:
+    """Return how long an agent may be silent, in seconds: less than usual where a workload asks to be replaced sooner than that."""
+    patience = view.limits.liveness.offline_after_seconds
+    for device in _devices(view, agent):
+        for workload in view.on_device.get(device.key.name, ()):
+            row = view.workloads.get(workload)
+            if row is not None and row.spec.disconnect.replace and row.spec.placement.replicas is not None:
+                patience = min(patience, seconds(row.spec.disconnect.lost_after))
+    return patience
 
 
 def expire(view: FleetView, agent: str, now: float) -> None:
     """Decide about an agent whose deadline came: it is silent now, or it has a new one."""
-    presence, after = view.presence, view.limits.liveness.offline_after_seconds
+    presence, after = view.presence, _patience(view, agent)
     heard = presence.heard(agent)
     if presence.polling(agent):
         view.timers.at(("agent", agent), now + after)
