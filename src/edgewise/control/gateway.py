@@ -77,6 +77,9 @@ class Gateway:
             return
         except StoreError as error:
             await refuse(send, self._store_refusal(error))
+        except Exception:  # noqa: BLE001 - said in the log; the device is told that it is not its fault
+            _LOG.exception("a request failed: %s %s", scope["method"], scope["path"])
+            await refuse(send, Refusal(500, "Internal", "something failed inside; the control plane's log says more", close=True))
 
     # ---- the handlers, as the table names them ----
 

@@ -5,6 +5,7 @@ instead of a timer each; requests are pipelined four deep at most.
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol
@@ -13,7 +14,7 @@ from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from edgewise.control.limits import LIMITS, ControlLimits
-from edgewise.trust.authority import AuthorityError, agent_of, serial_of
+from edgewise.trust.authority import AuthorityError, agent_of
 from edgewise.trust.names import NameRefusedError
 
 SCOPE_KEY: Final = "edgewise.connection"
@@ -36,7 +37,6 @@ class Connection(Protocol):
     """What the application may know of and do to the connection that a request came on."""
 
     agent: str | None
-    serial: str
     long_lived: bool
     on_lost: Callable[[], object] | None
 
@@ -51,9 +51,9 @@ class Connection(Protocol):
 
 
 class PeerProtocol(HttpToolsProtocol):
-    """One connection. `agent` is the name in the verified client certificate, None without one; `serial` that certificate's serial
-    number. `long_lived`: a request is under way that may take as long as it likes. `on_lost` is called when the connection is lost, for
-    those who wait for something else than its next byte."""
+    """One connection. `agent` is the name in the verified client certificate, None without one. `long_lived`: a request is under way that
+    may take as long as it likes. `on_lost` is called when the connection is lost, for those who wait for something else than its next
+    byte."""
 
     limits: ControlLimits = LIMITS
     anonymous_allowed: bool = True
@@ -62,7 +62,8 @@ class PeerProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
-        self.agent, self.serial = _peer(transport)
+        self.agent = _peer(transport)
+        _notice_silence(transport, self.limits)
         self.long_lived = False
         self.on_lost: Callable[[], object] | None = None
         self._linger_bytes: int | None = None
@@ -204,13 +205,25 @@ def sweep(connections: set[Any], now: float) -> int:
     return len(overdue)
 
 
-def _peer(transport: asyncio.Transport) -> tuple[str | None, str]:
-    """Return the agent and the serial of the certificate that TLS has verified."""
+def _notice_silence(transport: asyncio.Transport, limits: ControlLimits) -> None:
+    """Have the kernel ask a silent peer whether it is still there: a device that lost its power says no goodbye, and an open poll is what
+    it is called Online for."""
+    plain = transport.get_extra_info("socket")
+    if plain is None or plain.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.keepalive_idle_seconds)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, limits.keepalive_interval_seconds)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.keepalive_give_up_seconds * 1000)
+
+
+def _peer(transport: asyncio.Transport) -> str | None:
+    """Return the agent that the certificate names which TLS has verified."""
     tls = transport.get_extra_info("ssl_object")
     certificate = tls.getpeercert(binary_form=True) if tls is not None else None
     if certificate is None:
-        return None, ""
+        return None
     try:
-        return agent_of(certificate), serial_of(certificate)
+        return agent_of(certificate)
     except (AuthorityError, NameRefusedError):
-        return None, ""
+        return None

@@ -78,7 +78,6 @@ def test_a_secret_opens_only_under_its_key_and_address():
 
 class Connection:
     agent = "a"
-    serial = ""
     long_lived = False
     on_lost = None
     gone = False
