@@ -65,11 +65,8 @@ async def _demonstrate(run: Run, *, keep: bool) -> None:
     try:
         for step in STEPS:
             await step(run)
-        run.report.requests = Requests(
-            sent=await run.total("camera.requests.sent"),
-            answered=await run.total("camera.requests.answered"),
-            dropped=await run.total("camera.requests.dropped"),
-        )
+        sent, answered, dropped = await run.totals("camera.requests.sent", "camera.requests.answered", "camera.requests.dropped")
+        run.report.requests = Requests(sent=sent, answered=answered, dropped=dropped)
         run.report.ok = all(step.ok for step in run.report.steps)
     except (DemoFailed, Error, OSError) as error:
         run.console.print(f"[bold red]error:[/] {escape(str(error))}\n  logs and data are kept in {run.folder}")

@@ -140,7 +140,11 @@ class Run:
         status: dict[str, object] = json.loads(text)
         return status
 
-    async def total(self, metric: str) -> int:
-        """Return the sum of a counter over all frames that all devices ever sent."""
-        totals = [await self.client.metric_total(member.name, metric) for member in MEMBERS]
-        return round(sum(totals))
+    async def totals(self, *metrics: str) -> tuple[int, ...]:
+        """Return the sums of counters over all frames that all devices ever sent. One look at each device, so that they belong together."""
+        sums = dict.fromkeys(metrics, 0.0)
+        for member in MEMBERS:
+            for one in await self.client.metrics(member.name):
+                if one.name in sums:
+                    sums[one.name] += one.count * one.mean
+        return tuple(round(sums[metric]) for metric in metrics)

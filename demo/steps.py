@@ -81,13 +81,14 @@ async def roll_out_better(run: Run) -> None:
     async with run.step("Version 2, better, goes out in waves without a dropped request") as facts:
         _check_data(run)
         pushed = await push_model(run, model.BETTER)
-        before = await run.total("camera.requests.dropped")
+        (before,) = await run.totals("camera.requests.dropped")
         started = await run.apply("workloads.yaml", VERSION="2")
         ended = await run.rollout("inspector", "2", started, ROLLOUT_SECONDS)
         _expect(ended.status.state == RolloutState.SUCCEEDED, f"the rollout ended {ended.status.state.value}: {ended.status.message}")
         facts["accuracy_on_held_out_images"] = pushed["fp32_accuracy"]
         facts["accuracy_reported_by_devices"] = _mean(ended.status.verdicts[0].mean if ended.status.verdicts else None)
-        facts["dropped_during_swaps"] = await run.total("camera.requests.dropped") - before
+        (after,) = await run.totals("camera.requests.dropped")
+        facts["dropped_during_swaps"] = after - before
         _expect(facts["dropped_during_swaps"] == 0, f"{facts['dropped_during_swaps']} requests were dropped")
 
 
