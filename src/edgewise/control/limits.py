@@ -10,9 +10,9 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     Device gateway: `connections_max` in all, of which `anonymous_connections_max` without a client certificate (they may only join and
     renew). `head_bytes_max` bounds a request's line and headers. A request must be whole `request_seconds` after its first byte, and a
-    connection without one is closed after `idle_seconds` (`anonymous_idle_seconds` without a certificate). One that is silent for
-    `keepalive_idle_seconds` is probed every `keepalive_interval_seconds`, and given up after `keepalive_give_up_seconds`. After a refusal in the
-    middle of a body, up to `linger_bytes_max` more are taken and forgotten within `linger_seconds`. `reports_in_flight_max` and
+    connection without one is closed after `idle_seconds` (`anonymous_idle_seconds` without a certificate). A silent one is probed after
+    `keepalive_idle_seconds`, then every `keepalive_interval_seconds`, and given up after `keepalive_give_up_seconds`. After a refusal
+    in the middle of a body, up to `linger_bytes_max` more are taken and forgotten within `linger_seconds`. `reports_in_flight_max` and
     `report_bytes_in_flight_max` bound what waits for its commit, `reports_waiting_max` those of one agent behind each other;
     `report_body_bytes_max` is what travels, `report_decoded_bytes_max` what it may become when unpacked. `answer_conflicts_max`: how often
     a request is decided anew because something changed in between. A poll waits `poll_seconds_default` unless it asks for less, and
