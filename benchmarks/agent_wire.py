@@ -145,15 +145,15 @@ def measure() -> Iterator[Row]:
                 proxy.until_next()
             polled, others = polling.bytes - polled, proxy.bytes - polling.bytes - others
             seconds = time.monotonic() - began
+            before = len(proxy.tunnels)
             polling.cut()
-            reconnected = _reconnected(proxy, len(proxy.tunnels))
+            reconnected = _reconnected(proxy, before)
     polls = 3600 / LIMITS.poll_wait_seconds
     probes = polls * int(LIMITS.poll_wait_seconds // LIMITS.keepalive_idle_seconds)
     value = polls * polled / _POLLS + probes * 2 * _SEGMENT_BYTES + others / seconds * 3600
     note = f"measured over {_POLLS} polls that waited {_WAIT_SECONDS:g} s, {polled / _POLLS:.0f} bytes each and {others} bytes beside them,"
-    note += (
-        f" scaled to {polls:g} polls an hour that wait {LIMITS.poll_wait_seconds:g} s, with {probes:g} keep-alive probes at most and their answers"
-    )
+    note += f" scaled to {polls:g} polls an hour that wait {LIMITS.poll_wait_seconds:g} s,"
+    note += f" with {probes:g} keep-alive probes at most and their answers"
     yield Row(
         name="idle device on the wire, telemetry off",
         unit="bytes/h",
