@@ -4,12 +4,15 @@ OpenSSL would judge certificates by the device's clock, which may stand at 1970.
 from OpenSSL's x509_vfy.h) and `check_times` does it against the later of the clock and a floor that only trusted sources move.
 """
 
+import os
 import ssl
 from typing import Final
 
 from edgewise.agent.errors import TlsFailed
 
 _NO_CHECK_TIME: Final = 0x200000
+_END: Final = "-----END CERTIFICATE-----"
+_CERTIFICATE_CHARACTERS_MAX: Final = 65_536
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -24,10 +27,22 @@ def client_context(authority_pem: str, certificate_path: str | None = None, key_
     try:
         context.load_verify_locations(cadata=authority_pem)
         if certificate_path is not None:
-            context.load_cert_chain(certificate_path, key_path)
+            _load_leaf(context, certificate_path, key_path)
     except (ssl.SSLError, OSError, ValueError) as error:
         raise TlsFailed(f"the device's identity cannot be loaded: {error}") from error
     return context
+
+
+def _load_leaf(context: ssl.SSLContext, certificate_path: str, key_path: str | None) -> None:
+    """Show the leaf alone: the control plane knows its own issuing certificates, and would check them anew with every handshake."""
+    with open(certificate_path, encoding="ascii") as file:  # noqa: PTH123 - pathlib is too large for the resident agent
+        leaf, end, _ = file.read(_CERTIFICATE_CHARACTERS_MAX).partition(_END)
+    handle = os.memfd_create("edgewise-leaf", os.MFD_CLOEXEC)
+    try:
+        os.write(handle, (leaf + end + "\n").encode())
+        context.load_cert_chain(f"/proc/self/fd/{handle}", key_path)
+    finally:
+        os.close(handle)
 
 
 def blind_context() -> ssl.SSLContext:
