@@ -1,0 +1,30 @@
+"""What holds for all tests."""
+
+import os
+
+import pytest
+
+REQUIRE_ALL = "EDGEWISE_REQUIRE_ALL"
+"""When it is 1 in the environment, a test that cannot run here fails: where everything must be there, a skip would hide that it is not."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turn a skipped test into a failed one where nothing may be left out."""
+    report = yield
+    return _strict(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Do the same for a whole file."""
+    report = yield
+    return _strict(report)
+
+
+def _strict(report):
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get(REQUIRE_ALL) == "1":
+        report.outcome = "failed"
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.longrepr = f"{REQUIRE_ALL}=1 and this cannot run here: {reason}"
+    return report
