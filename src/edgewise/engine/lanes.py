@@ -12,43 +12,13 @@ from typing import Final
 import msgspec
 
 from edgewise.engine import segments
+from edgewise.engine.lane_state import LaneCounts, LaneRules, LaneState, later
 from edgewise.engine.limits import EngineLimits
-from edgewise.ports.files import Files, FilesError
+from edgewise.ports.files import Files, FilesError, Full
 
 _ITEM: Final = 1
 _STATE: Final = 2
 _NUMBER_BYTES: Final = 8
-
-
-class LaneState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What a lane writes down beside its items. `last` is the last number given, `ceiling` the last one that may be sent; `clean`: written
-    at an end after which nothing more was sent."""
-
-    mark: int = 0
-    acknowledged: int = 0
-    dropped: int = 0
-    skipped: int = 0
-    last: int = 0
-    ceiling: int = 0
-    clean: bool = False
-
-
-class LaneCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a lane's items. `produced = acknowledged + held + dropped`."""
-
-    produced: int
-    acknowledged: int
-    held: int
-    dropped: int
-
-
-class LaneRules(msgspec.Struct, frozen=True, kw_only=True):
-    """How a lane is kept. `lazy`: its items are not synced before they are sent."""
-
-    name: str
-    use: int
-    bytes_max: int
-    lazy: bool = False
 
 
 class _Run(msgspec.Struct, kw_only=True):
@@ -168,12 +138,15 @@ class Lane:
 
     def _ready(self) -> segments.SegmentWriter:
         """Return a writer with room, mending or rolling as needed. Raises `FilesError`."""
-        if self._writer is None and self._number:
-            self._mend()
+        self._mend_only()
         if self._writer is None or self._writer.size >= self._segment_bytes():
             self._roll()
         assert self._writer is not None  # noqa: S101 - `_roll` has just seen to it
         return self._writer
+
+    def _mend_only(self) -> None:
+        if self._writer is None and self._number:
+            self._mend()
 
     def _segment_bytes(self) -> int:
         return min(self._limits.outbox_segment_bytes, max(1, self.rules.bytes_max // 4))
@@ -239,8 +212,10 @@ class Lane:
     def drop_segment(self) -> bool:
         """Drop the oldest segment to free the disk. Returns whether that worked."""
         oldest = min(self._sizes, default=None)
-        if oldest is None or (oldest == self._number and not self._try_roll()):
+        if oldest is None:
             return False
+        if oldest == self._number and not self._try_roll():
+            return isinstance(self.problem, Full) and self._shrink()
         last = max((run.last for run in self._runs if run.segment == oldest), default=self._state.mark)
         old, lost = self._state, self._count(self._state.mark, last)
         self._state = msgspec.structs.replace(old, mark=max(old.mark, last), dropped=old.dropped + lost)
@@ -259,6 +234,25 @@ class Lane:
         except FilesError as error:
             self._broken(error)
             return False
+        return True
+
+    def _shrink(self) -> bool:
+        """Empty the only segment where it stands, when there is no room for another one. A power cut in the middle of it costs the
+        numbering, and with it a new incarnation: nothing worse."""
+        old = self._state
+        mark = max((run.last for run in self._runs), default=old.mark)
+        lost = self._count(old.mark, mark)
+        try:
+            self._mend_only()
+            if self._writer is None or self._writer.number != self._number:
+                return False
+            self._state = msgspec.structs.replace(old, mark=max(old.mark, mark), dropped=old.dropped + lost)
+            self._writer.restart(_STATE, _STATE_ENCODER.encode(self._state))
+        except FilesError as error:
+            self._broken(error)
+            return False
+        self._runs, self._unsynced, self._sizes[self._number] = [], False, self._writer.size
+        self._durable_ceiling = self._state.ceiling
         return True
 
     def drop_pending(self) -> bool:
@@ -311,8 +305,8 @@ class Lane:
     def take(self, items_max: int, bytes_max: int) -> tuple[int, list[bytes]]:
         """Return the oldest consecutive items that may be sent, and the number of the first; at least one item if there is any, however
         large."""
-        if self._state.last > self._durable_ceiling and not self.unbounded and self.held:
-            self._reserve()
+        if not self.unbounded and self.held:
+            self.reserve()
         if not self.rules.lazy:
             self.flush()
         chosen: list[bytes] = []
@@ -327,11 +321,16 @@ class Lane:
             first, after, size = first or number, number, size + len(payload)
         return first, chosen
 
-    def _reserve(self) -> None:
+    def reserve(self) -> bool:
+        """Make every number that was given one that may be sent. Returns whether that is on the disk."""
+        if self._state.last <= self._durable_ceiling:
+            return True
         old = self._state
         self._state = msgspec.structs.replace(old, ceiling=old.last + self._limits.outbox_reserve_numbers)
-        if not self._write_state(sync=True):
-            self._state = msgspec.structs.replace(self._state, ceiling=old.ceiling)
+        if self._write_state(sync=True):
+            return True
+        self._state = msgspec.structs.replace(self._state, ceiling=old.ceiling)
+        return False
 
     def _waiting(self) -> Iterator[tuple[int, bytes]]:
         for run in self._runs:
@@ -392,7 +391,7 @@ class Lane:
                 return msgspec.structs.replace(state, last=max(state.last, number), clean=False)
         elif frame.kind == _STATE:
             try:
-                return _later(state, _STATE_DECODER.decode(frame.payload))
+                return later(state, _STATE_DECODER.decode(frame.payload))
             except msgspec.MsgspecError:
                 self.damaged = True
         return state
@@ -417,16 +416,3 @@ class Lane:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-
-def _later(one: LaneState, other: LaneState) -> LaneState:
-    """Return what two states say together: all their numbers only ever grow."""
-    return LaneState(
-        mark=max(one.mark, other.mark),
-        acknowledged=max(one.acknowledged, other.acknowledged),
-        dropped=max(one.dropped, other.dropped),
-        skipped=max(one.skipped, other.skipped),
-        last=max(one.last, other.last),
-        ceiling=max(one.ceiling, other.ceiling),
-        clean=other.clean,
-    )

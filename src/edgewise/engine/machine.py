@@ -44,6 +44,7 @@ def handle(state: State, event: Event, now: Now) -> tuple[State, list[Effect]]:
         return state, []
     step = Step(state, now, trying=_tries(state, event, now))
     state = _take_in(state, event, step)
+    step.trying = step.trying or bool(step.records)  # what must be written now brings everything owed along, in order
     if step.observed_at is not None:
         state = _decide(state, step)
     state = replace(

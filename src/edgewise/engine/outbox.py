@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from edgewise.engine.lanes import Lane, LaneCounts, LaneRules
+from edgewise.engine.lane_state import LaneCounts, LaneRules
+from edgewise.engine.lanes import Lane
 from edgewise.engine.limits import EngineLimits
 from edgewise.ports.files import Files, FilesError, Full
 from edgewise.ports.randomness import Randomness
@@ -145,7 +146,10 @@ class Outbox:
             self._write_incarnation()
 
     def _write_incarnation(self) -> None:
-        """Bind the lanes to a written incarnation; until that works, nothing of it survives, and nothing of it needs reserving."""
+        """Bind the lanes to a written incarnation; until that works, nothing of it survives, and nothing of it needs reserving. What may
+        have been sent under it so far is reserved first."""
+        if not all(lane.reserve() for lane in self._lanes.values()):
+            return
         try:
             self._files.replace(_INCARNATION, self.incarnation.encode())
         except FilesError:

@@ -136,6 +136,14 @@ class SegmentWriter:
         self.synced = False
         self._appender.append(frame(self.number, self._appender.size, kind, payload))
 
+    def restart(self, kind: int, payload: bytes) -> None:
+        """Empty the segment and begin it again with one frame; durable on return. A power cut in between may leave it without any. Raises
+        `FilesError`."""
+        self.synced = False
+        self._appender.truncate(HEADER_BYTES)
+        self.append(kind, payload)
+        self.sync()
+
     def sync(self) -> None:
         """Return once all frames are on the disk. Raises `FilesError`."""
         if not self.synced:

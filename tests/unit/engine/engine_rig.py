@@ -151,7 +151,7 @@ class Rig:
                 assert sum(isinstance(each, Fetch) for each in self.pending.values()) == 1, "one fetch at a time"
             case Emit(item=InstanceReport() as item):
                 told = self.__dict__.setdefault("told", {})
-                assert told.get(item.name) != item, "nothing is told twice"
+                assert item.gone or told.get(item.name) != item, "nothing is told twice"
                 told[item.name] = item
             case Forget():
                 self.forgotten = True
