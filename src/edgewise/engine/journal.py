@@ -28,6 +28,7 @@ class Journal:
         self._writer: segments.SegmentWriter | None = None
         self._number, self._good, self._compacted = number, good, compacted
         self._stale = 0
+        self.damaged = False
 
     @property
     def size(self) -> int:
@@ -36,8 +37,8 @@ class Journal:
 
     @property
     def wants_compaction(self) -> bool:
-        """Whether it has grown enough for a snapshot to be worth its writing."""
-        return self._good > max(self._limits.journal_compact_bytes, self._limits.journal_compact_growth * self._compacted)
+        """Whether it has grown enough for a snapshot to be worth its writing, or holds damage that should not stay."""
+        return self.damaged or self._good > max(self._limits.journal_compact_bytes, self._limits.journal_compact_growth * self._compacted)
 
     def append(self, records: tuple[Record, ...]) -> None:
         """Add records, all or none; durable on return."""
@@ -67,7 +68,7 @@ class Journal:
             raise
         self.close()
         old, self._number, self._stale = self._number, number, 0
-        self._writer, self._good, self._compacted = writer, writer.size, writer.size
+        self._writer, self._good, self._compacted, self.damaged = writer, writer.size, writer.size, False
         if old:
             self._files.remove(segments.path_of(FOLDER, old))
 
@@ -109,7 +110,8 @@ def open_journal(files: Files, limits: EngineLimits | None = None) -> Opened:
     """Open the journal, making it when there is none; cut off a torn tail. Raises `FilesError`, `SegmentNewer`.
 
     With damage, the records that are whole are returned all the same, because a device that remembers a part does more of its job than
-    one that remembers nothing; the caller reports the damage (`recover(…, damage=…)`) and compacts, so that it does not stay."""
+    one that remembers nothing; the caller reports the damage (`recover(…, damage=…)`) and compacts (`wants_compaction`), so that it
+    does not stay."""
     limits = limits or EngineLimits()
     numbers = segments.numbers_in(files, FOLDER)
     damage: list[str] = []
@@ -126,6 +128,7 @@ def open_journal(files: Files, limits: EngineLimits | None = None) -> Opened:
         if scanned.damaged or bad:
             damage.append(f"journal segment {number}: passed over {scanned.damaged} damaged bytes and {bad} unreadable frames")
         journal = Journal(files, limits, number, scanned.good, scanned.frames[0].end)
+        journal.damaged = bool(damage)
         _settle(files, journal, [other for other in numbers if other != number])
         return Opened(journal=journal, records=records, damage="; ".join(damage))
     files.make_folder(FOLDER)

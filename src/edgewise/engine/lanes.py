@@ -96,6 +96,8 @@ class Lane:
         return LaneCounts(produced=state.last - state.skipped, acknowledged=state.acknowledged, held=self.held, dropped=state.dropped)
 
     def _count(self, above: int, up_to: int) -> int:
+        if above >= up_to:
+            return 0
         runs = [(run.first, run.last) for run in self._runs]
         runs += [(item.number, item.number) for item in self._pending]
         return sum(max(0, min(last, up_to) - max(first, above + 1) + 1) for first, last in runs)

@@ -116,6 +116,8 @@ class Outbox:
             if items_left <= 0 or bytes_left <= 0:
                 break
             lane = self._lanes[name]
+            if not lane.held:
+                continue
             first, payloads = lane.take(items_left, bytes_left)
             items = _decoded(payloads)
             if payloads and not items:

@@ -189,7 +189,9 @@ def test_damage_in_the_middle_is_passed_over_and_said() -> None:
     opened = open_journal(disk)
     assert opened.records == (record(0), record(2))
     assert "damaged bytes" in opened.damage
+    assert opened.journal.wants_compaction
     opened.journal.compact(opened.records)
+    assert not opened.journal.wants_compaction
     assert open_journal(disk).damage == ""
 
 
