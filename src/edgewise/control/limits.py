@@ -48,7 +48,7 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
     keepalive_give_up_seconds: int = 30
     linger_bytes_max: int = 16_000_000
     linger_seconds: float = 5.0
-    reports_in_flight_max: int = 4_000
+    reports_in_flight_max: int = 10_000
     report_bytes_in_flight_max: int = 32_000_000
     reports_waiting_max: int = 2
     report_body_bytes_max: int = 1_048_576
