@@ -177,12 +177,12 @@ class Carrier:
         self._work.submit(run)
 
     def _fetch(self, effect: Fetch) -> None:
-        stages: list[FetchStage] = []
+        told: list[tuple[FetchStage, str]] = []
 
         def progress(line: Progress) -> None:
-            if stages[-1:] != [line.stage]:
-                stages.append(line.stage)
-                self._post(FetchProgress(id=effect.id, stage=line.stage))
+            if told[-1:] != [(line.stage, line.tree)]:
+                told.append((line.stage, line.tree))
+                self._post(FetchProgress(id=effect.id, stage=line.stage, tree=line.tree))
 
         try:
             result: Fetched | Failed = self._helpers.fetch(effect, progress)

@@ -47,7 +47,8 @@ class Fetcher:
         self._limits = limits
         self._backoff = Backoff(randomness or SystemRandomness(), 0.5, limits.fetch_pause_seconds_max)
         self._sleep = sleep
-        self._told = ("", 0.0)
+        self._tree = ""
+        self._told = (("", ""), 0.0)
         self._arrived = 0
 
     def run(self) -> Fetched | Failed:
@@ -74,6 +75,8 @@ class Fetcher:
         resolver = Resolver(client, identity.repository_root, cache, now(job.place), self._limits)
         resolved: Resolved = self._patiently(lambda: resolver.resolve(job.artifact, job.parameters))
         wanted = plan(resolved.variant)
+        self._tree = wanted.tree
+        self._tell("Download", 0, wanted.size)
         self._patiently(lambda: self._stage(client, resolved.variant, wanted.tree))
         self._tell("Install", wanted.size, wanted.size)
         return Fetched(tree=wanted.tree, variant=resolved.variant, parameters=resolved.parameters)
@@ -120,11 +123,12 @@ class Fetcher:
         self._tell("Download" if done < total else "Verify", done, total)
 
     def _tell(self, stage_name: FetchStage, done: int, total: int) -> None:
-        last_stage, at = self._told
-        if stage_name == last_stage and time.monotonic() - at < _PROGRESS_SECONDS:
+        last, at = self._told
+        telling = (stage_name, self._tree)
+        if telling == last and time.monotonic() - at < _PROGRESS_SECONDS:
             return
-        self._told = (stage_name, time.monotonic())
-        self._write(Progress(stage=stage_name, done=done, total=total))
+        self._told = (telling, time.monotonic())
+        self._write(Progress(stage=stage_name, done=done, total=total, tree=self._tree))
 
 
 def failure(error: Exception) -> Failed:

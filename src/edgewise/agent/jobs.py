@@ -47,11 +47,12 @@ Job = FetchJob | RenewJob | UnsealJob
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="line", tag="progress"):
-    """A fetch goes on. `done` and `total` in bytes."""
+    """A fetch goes on. `done` and `total` in bytes; `tree` is what it installs, once it knows."""
 
     stage: FetchStage
     done: int = 0
     total: int = 0
+    tree: str = ""
 
 
 class FetchEnded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="line", tag="fetched"):

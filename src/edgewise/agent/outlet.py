@@ -23,6 +23,10 @@ class Box(Protocol):
         """Bring what must be durable to the disk."""
         ...
 
+    def make_room(self) -> bool:
+        """Give disk back by dropping the least urgent; return whether that worked."""
+        ...
+
     def next_report(self) -> Report:
         """Return what to send next; without any lane there is nothing."""
         ...
@@ -59,6 +63,11 @@ class Outlet:
             self._fresh = False
             self._box.flush()
         self._wake()
+
+    def make_room(self) -> bool:
+        """Give disk back to what is more important; return whether that worked."""
+        with self._lock:
+            return self._box.make_room()
 
     def next_report(self) -> Report | None:
         """See `uplink.Outlet`."""

@@ -39,7 +39,7 @@ from edgewise.engine.outbox import open_outbox
 from edgewise.engine.protocol import Desired, Event, Exited, Heartbeat, Observed
 from edgewise.engine.records import Record
 from edgewise.ports.clock import SystemClock
-from edgewise.ports.files import Files, FilesError
+from edgewise.ports.files import Files, FilesError, Full
 from edgewise.ports.randomness import SystemRandomness
 from edgewise.wire.desired import DeviceDesired, Position
 
@@ -183,7 +183,12 @@ class Runtime:
     # ---- the engine's thread ----
 
     def _persist(self, records: tuple[Record, ...]) -> None:
-        self._journal.append(records)
+        try:
+            self._journal.append(records)
+        except Full:
+            if not self._outlet.make_room():
+                raise
+            self._journal.append(records)
 
     def _adopted(self, state: State) -> None:
         """Have the local API know of an instance before its process starts and asks."""

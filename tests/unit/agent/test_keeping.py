@@ -1,6 +1,7 @@
 """What the agent keeps and does by itself: configuration, time floor, secrets, schedule, renewal, outlet, views."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from edgewise.agent.helper import HelperFailed
 from edgewise.agent.jobs import Renewed, Unsealed
 from edgewise.agent.limits import AgentLimits
 from edgewise.agent.outlet import Outlet
+from edgewise.agent.runtime import Runtime
 from edgewise.agent.schedule import Schedule
 from edgewise.agent.secrets import Secrets
 from edgewise.agent.views import release_of, views
@@ -18,7 +20,7 @@ from edgewise.engine.model import Live, SlotView, State
 from edgewise.engine.records import Durable, Kept, Release
 from edgewise.engine.tables import SlotPhase
 from edgewise.ports.disk import DiskFiles
-from edgewise.ports.files import ReadOnly
+from edgewise.ports.files import Full, ReadOnly
 from edgewise.resources.artifact import File, Variant
 from edgewise.wire.desired import SealedSecret
 from edgewise.wire.report import LaneItems, Report, ReportAnswer
@@ -323,3 +325,25 @@ def test_a_read_only_disk_is_no_reason_to_fail(clock):
     floor = TimeFloor(Broken(), clock)
     floor.learn(clock.wall(), clock.wall() + DAY)
     assert floor.floor > 0
+
+
+# ---- a full disk ----
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_journal_that_finds_the_disk_full_takes_room_from_the_outbox(room):
+    class FullOnce:
+        tries = 0
+
+        def append(self, records):
+            self.tries += 1
+            if self.tries == 1:
+                raise Full("journal", "no space left")
+
+    device = SimpleNamespace(_journal=FullOnce(), _outlet=SimpleNamespace(make_room=lambda: room))
+    if room:
+        Runtime._persist(device, ())
+    else:
+        with pytest.raises(Full):
+            Runtime._persist(device, ())
+    assert device._journal.tries == 1 + room
