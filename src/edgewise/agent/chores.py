@@ -133,7 +133,7 @@ class Reporter:
                 device=self._config.device,
                 written_at=now,
                 online=contact.online,
-                last_contact=now - (self._clock.monotonic() - contact.last) if contact.online else 0.0,
+                last_contact=now - (self._clock.monotonic() - contact.last) if contact.online and contact.last is not None else 0.0,
                 position=str(document.position) if document is not None else "",
                 certificate_not_after=not_after,
                 storage=state.storage.message if state.storage is not None else "",

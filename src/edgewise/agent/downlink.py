@@ -4,14 +4,15 @@ from collections.abc import Callable
 
 from edgewise.agent.backoff import Backoff
 from edgewise.agent.contact import Contact
-from edgewise.agent.errors import LinkError, Refused, is_distrust
+from edgewise.agent.errors import LinkError, Refused, is_contact, is_distrust
 from edgewise.agent.gateway import Gateway
 from edgewise.agent.limits import LIMITS, AgentLimits
 from edgewise.agent.log import Log
 from edgewise.wire.desired import DesiredState, DeviceDesired, Position, StreamRequest
 
 _SUPERSEDED = 409
-_EXCLUSIVE_POLLS = 3
+_EXCLUSIVE_POLLS = 4
+_EXCLUSIVE_POLL_SECONDS_MIN = 1.0
 """An exclusive copy stops when the control plane has been silent for too long, so several polls must fit into that time."""
 
 
@@ -55,15 +56,15 @@ class Downlink:
             self._exclusive_seconds[document.device] = min(spans)
         else:
             self._exclusive_seconds.pop(document.device, None)
+        self._contact.watch(min(self._exclusive_seconds.values(), default=None))
 
     @property
     def wait(self) -> float:
         """Seconds that the next poll waits."""
-        limits = self._limits
         if not self._exclusive_seconds:
             return self._poll_seconds
         shortest = min(self._exclusive_seconds.values()) / _EXCLUSIVE_POLLS
-        return max(limits.poll_wait_seconds_min, min(shortest, self._poll_seconds))
+        return max(_EXCLUSIVE_POLL_SECONDS_MIN, min(shortest, self._poll_seconds))
 
     def step(self) -> float:
         """Poll once."""
@@ -88,7 +89,7 @@ class Downlink:
             self._take_stream(request)
 
     def _failed(self, error: LinkError) -> float:
-        if isinstance(error, Refused):
+        if is_contact(error):
             self._contact.reached()
         else:
             self._contact.failed()

@@ -5,6 +5,8 @@ from typing import Final
 from edgewise.wire.enrolment import ErrorAnswer
 
 _IDENTITY_STATUSES: Final = frozenset({401, 403})
+_TOO_BUSY: Final = 429
+_SERVER_ERRORS: Final = 500
 
 
 class LinkError(Exception):
@@ -36,3 +38,8 @@ class ProtocolBroken(LinkError):
 def is_distrust(error: LinkError) -> bool:
     """Tell whether the control plane turned this device's identity down, or the device the control plane's."""
     return isinstance(error, TlsFailed) or (isinstance(error, Refused) and error.status in _IDENTITY_STATUSES)
+
+
+def is_contact(error: LinkError) -> bool:
+    """Tell whether the control plane knows, from this exchange, that the device is there. One that was too busy to look does not."""
+    return isinstance(error, Refused) and error.status not in {*_IDENTITY_STATUSES, _TOO_BUSY} and error.status < _SERVER_ERRORS

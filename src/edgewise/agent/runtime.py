@@ -99,6 +99,8 @@ class Runtime:
         self._api = self._make_api()
         self._renewal = Renewal(self._errands, self._clock, self._randomness, log, renewed=self._renewed, limits=limits)
         self._links = Links(self._link_parts(floor), self._position())
+        if self._loop.state.durable.document is not None:
+            self._links.downlink.note(self._loop.state.durable.document)
         self._engine = Stepper("engine", self._loop.step, log)
         self._schedule = self._make_schedule()
 
@@ -161,6 +163,7 @@ class Runtime:
         schedule.add("renewal", self._renewal.run, after=self._limits.renew_first_seconds)
         schedule.add("status", lambda: reporter.run(self._renewal.not_after), after=1.0)
         schedule.add("forget", self._forget_when_told, after=None)
+        schedule.add("contact", self._links.contact.check)
         schedule.add("watchdog", self._watch, after=self._limits.watchdog_seconds)
         return schedule
 
@@ -224,6 +227,8 @@ class Runtime:
     def _take(self, document: DeviceDesired) -> None:
         if document.device == self._config.device:
             self._loop.post(Desired(document=document))
+            self._schedule.ask("contact")
+            self._poke.set()
         else:
             self._log.warning("a desired state for another device was passed over", document.device[:128])
 

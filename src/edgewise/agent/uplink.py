@@ -5,7 +5,7 @@ from typing import Protocol
 
 from edgewise.agent.backoff import Backoff
 from edgewise.agent.contact import Contact
-from edgewise.agent.errors import LinkError, Refused, is_distrust
+from edgewise.agent.errors import LinkError, Refused, is_contact, is_distrust
 from edgewise.agent.gateway import Gateway
 from edgewise.agent.limits import LIMITS, AgentLimits
 from edgewise.agent.log import Log
@@ -98,11 +98,12 @@ class Uplink:
 
     def _failed(self, error: LinkError) -> float:
         at_least = 0.0
-        if isinstance(error, Refused):
+        if is_contact(error):
             self._contact.reached()
-            at_least = error.retry_after or 0.0
         else:
             self._contact.failed()
+        if isinstance(error, Refused):
+            at_least = error.retry_after or 0.0
         if is_distrust(error):
             self._on_distrust()
         wait = (self._outcast if is_distrust(error) else self._backoff).next(at_least)

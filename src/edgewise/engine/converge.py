@@ -47,6 +47,14 @@ def suspended(live: Live, want: InstanceDesired | None, step: Step) -> bool:
     return until is not None and step.now.monotonic >= until
 
 
+def _grace(live: Live, want: InstanceDesired | None, step: Step) -> float | None:
+    """Return how long a stop may take where another copy may start elsewhere soon (seconds); None: as long as usual."""
+    if want is None or not suspended(live, want, step):
+        return None
+    left = (1.0 - step.limits.exclusive_share) * want.lost_after_seconds
+    return min(step.limits.stop_grace_seconds, left / 2)
+
+
 def settled(live: Live, goal: Release | None) -> bool:
     """Whether the slots hold what they should, it serves well, and nothing else is left."""
     if goal is None:
@@ -65,7 +73,7 @@ def advance(live: Live, want: InstanceDesired | None, step: Step) -> Live:
     if goal is None:
         for name in SLOTS:
             if not _stranger(live, name, want, step):
-                live = _leave(live, name, step)
+                live = _leave(live, name, step, grace=_grace(live, want, step))
         return live
     return _swap(live, goal, step) if goal.type == "model" else _replace(live, goal, step)
 
@@ -80,11 +88,11 @@ def _stranger(live: Live, name: Slot, want: InstanceDesired | None, step: Step) 
     return want is not None and slot.revision == want.revision and not refused(step.kept(live), want, want.revision)
 
 
-def _leave(live: Live, name: Slot, step: Step) -> Live:
+def _leave(live: Live, name: Slot, step: Step, *, grace: float | None = None) -> Live:
     """Empty a slot, whatever it does. One that is just starting is stopped once it has."""
     slot = live.slots[name]
     if slot.phase in lifecycle.RUNS:
-        return lifecycle.stop(live, name, step)
+        return lifecycle.stop(live, name, step, grace=grace)
     if slot.phase in (SlotPhase.WAITING, SlotPhase.BROKEN):
         return lifecycle.clear(live, name)
     return with_slot(live, name, replace(slot, restart=False)) if slot.restart else live

@@ -42,11 +42,14 @@ def start(live: Live, name: Slot, release: Release, step: Step) -> Live:
     return replace(with_slot(live, name, slot), restarts=live.restarts + again)
 
 
-def stop(live: Live, name: Slot, step: Step, *, event: SlotEvent = SlotEvent.STOP, restart: bool = False) -> Live:
-    """Stop what runs in a slot."""
+def stop(
+    live: Live, name: Slot, step: Step, *, event: SlotEvent = SlotEvent.STOP, restart: bool = False, grace: float | None = None
+) -> Live:
+    """Stop what runs in a slot, within `grace` seconds if given."""
     slot = live.slots[name]
     job = step.effect_id()
-    step.effects.append(Stop(id=job, instance=live.name, slot=name, grace_seconds=step.limits.stop_grace_seconds))
+    seconds = step.limits.stop_grace_seconds if grace is None else grace
+    step.effects.append(Stop(id=job, instance=live.name, slot=name, grace_seconds=seconds))
     slot = replace(_move(slot, event, step), job=job, activation=0, ready=False, active=False, restart=restart, probes={})
     return with_slot(live, name, slot)
 

@@ -92,10 +92,11 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 class ContactChanged(msgspec.Struct, frozen=True, kw_only=True, tag="contact"):
-    """The control plane was reached (`online`), or has not been for a while. `last_contact` is monotonic."""
+    """The control plane was reached (`online`), or has not been for a while. `last_contact` is monotonic; None: never since the agent's
+    start."""
 
     online: bool
-    last_contact: float
+    last_contact: float | None
 
 
 class StorageFailed(msgspec.Struct, frozen=True, kw_only=True, tag="storage-failed"):

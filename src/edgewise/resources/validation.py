@@ -120,8 +120,10 @@ def _workload(spec: WorkloadSpec) -> Iterator[Problem]:
         if isinstance(value, float) and not math.isfinite(value):
             yield Problem(path=f"spec.parameters.{name}", message=f"{value} is not a finite number")
     yield from _strategy("spec.strategy", spec.strategy)
-    if seconds(spec.disconnect.lost_after) < 1:
-        yield Problem(path="spec.disconnect.lostAfter", message="must be at least 1s")
+    # An exclusive copy must notice the silence, and stop, well within that time.
+    least = 5 if spec.disconnect.exclusive else 1
+    if seconds(spec.disconnect.lost_after) < least:
+        yield Problem(path="spec.disconnect.lostAfter", message=f"must be at least {least}s")
 
 
 def _strategy(path: str, strategy: Strategy) -> Iterator[Problem]:

@@ -40,6 +40,40 @@ Server().serve_forever()
 """
 """Answers its version at any path, on the socket of its instance."""
 
+COUNTER = """
+import os, time
+from pathlib import Path
+from edgewise import workload
+
+home = Path.home()
+
+def read(name):
+    try:
+        return int((home / name).read_text())
+    except (OSError, ValueError):
+        return 0
+
+def write(name, number):
+    (home / "new").write_text(str(number))
+    (home / "new").rename(home / name)
+
+counted = told = read("counted")
+while True:
+    time.sleep(0.01)
+    if counted < read("goal"):
+        counted += 1
+        write("counted", counted)
+        workload.count("parts")
+    elif told < counted:
+        try:
+            workload.flush()
+        except workload.Unavailable:
+            continue
+        told = counted
+        write("told", told)
+"""
+"""Counts up to the number in the file `goal` of its folder, keeps its count in `counted`, and says in `told` what it has told the agent."""
+
 IDLE = "import time\nwhile True:\n    time.sleep(60)\n"
 
 

@@ -19,12 +19,16 @@ import msgspec
 import psutil
 
 import edgewise as ew
+from edgewise.agent.config import read_config, write_config
 from edgewise.agent.join import join
 from edgewise.agent.slots import SupervisorGone
 from edgewise.agent.supervisor_link import ObserveSlots, ShowStatus, SlotsSeen, SupervisorLink, SupervisorStatus
 from edgewise.client.context import choose_context, read_contexts
 from edgewise.client.errors import Unreachable
 from edgewise.client.publishing import read_signing_key
+from edgewise.engine.outbox import open_outbox
+from edgewise.ports.disk import DiskFiles
+from edgewise.ports.randomness import SystemRandomness
 from edgewise.resources.artifact import Variant
 from edgewise.resources.instance import Instance
 from edgewise.resources.meta import Metadata
@@ -259,9 +263,12 @@ class Device:
                 wrong.append(f"{tree.name} holds {found}")
         return wrong
 
-    def write(self, path, text):
-        """Leave something in the folder of a workload's slot."""
-        (self.data / path).write_text(text)
+    def outbox(self):
+        """Open a copy of the device's outbox, as it is on the disk."""
+        copy = self.fleet.folder / f"{self.name}.outbox"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.data / "outbox", copy / "outbox")
+        return open_outbox(DiskFiles(str(copy)), SystemRandomness(), session="test")
 
 
 class Fleet:
@@ -319,12 +326,16 @@ class Fleet:
         self.ask(self.client.version())
         return True
 
-    def device(self, name, labels=None, limits=None, **options):
-        """Join a device and start it."""
+    def device(self, name, labels=None, limits=None, via=0, **options):
+        """Join a device and start it. It reaches the control plane through the port `via`, if there is one."""
         device = self.devices[name] = Device(self, name, limits)
         token = self.ask(self.client.create_join_token("lab"))
         options = {"telemetry_seconds": 0.5, **options}
         join(read_join_token(token), str(device.data), device=name, labels=labels or {}, **options)
+        if via:
+            files = DiskFiles(str(device.data))
+            write_config(files, msgspec.structs.replace(read_config(files), addresses=(f"https://127.0.0.1:{via}",)))
+            files.close()
         return device.start()
 
     def close(self):
@@ -457,9 +468,9 @@ class Fleet:
         """The sum of a counter over all that ever arrived."""
         return round(self.ask(self.client.metric_total(device, metric)))
 
-    def probe(self, device, name, path=None):
+    def probe(self, device, name, path=None, *, address=None):
         """Ask a workload on a device again and again from now on."""
-        prober = Prober(device.address(name), name, path)
+        prober = Prober(address or device.address(name), name, path)
         self.probers.append(prober)
         prober.start()
         return prober
@@ -544,6 +555,57 @@ class Prober(threading.Thread):
     def mixed(self, versions):
         """Answers whose value is not that of the revision they claim. `versions`: value by revision."""
         return {answer for answer in set(self.answers) if versions.get(answer[1]) != answer[0]}
+
+
+class Cable(threading.Thread):
+    """The network between a device and the control plane. `cut` it: nothing comes through any more, and nobody is told."""
+
+    def __init__(self, port):
+        super().__init__(name="cable", daemon=True)
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._whole = threading.Event()
+        self._whole.set()
+        self._sockets = []
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return
+            self._sockets += [near, far]
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=pair, daemon=True).start()
+
+    def _carry(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._whole.wait()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def cut(self):
+        """Hold everything back."""
+        self._whole.clear()
+
+    def mend(self):
+        """Break what was held back, as routers do, and carry again."""
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._whole.set()
+
+    def close(self):
+        """End."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self.mend()
+        for each in (self._listener, *self._sockets):
+            each.close()
 
 
 def free_ports(count):

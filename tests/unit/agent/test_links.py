@@ -231,7 +231,13 @@ def test_polls_follow_each_other_and_carry_the_position(down):
 
 
 def test_exclusive_instances_shorten_the_poll(down):
-    for lost_after, exclusive, wait in [(90.0, True, 30.0), (3.0, True, 5.0), (9000.0, True, 240.0), (30.0, False, 240.0)]:
+    for lost_after, exclusive, wait in [
+        (90.0, True, 22.5),
+        (5.0, True, 1.25),
+        (3.0, True, 1.0),
+        (9000.0, True, 240.0),
+        (30.0, False, 240.0),
+    ]:
         down.link.answers.append(DesiredState(position=Position(1, 7), devices=(document(7, instance(lost_after, exclusive)),)))
         down.downlink.step()
         assert down.downlink.wait == wait
@@ -239,7 +245,7 @@ def test_exclusive_instances_shorten_the_poll(down):
 
 @pytest.mark.parametrize(
     ("poll_seconds", "wait", "exclusive_wait"),
-    [(4.0, 5.0, 5.0), (5.0, 5.0, 5.0), (60.0, 60.0, 30.0), (240.0, 240.0, 30.0), (241.0, 240.0, 30.0)],
+    [(4.0, 5.0, 5.0), (5.0, 5.0, 5.0), (60.0, 60.0, 22.5), (240.0, 240.0, 22.5), (241.0, 240.0, 22.5)],
 )
 def test_a_poll_waits_as_long_as_the_configuration_says(down, wait, exclusive_wait):
     down.link.answers += [None, DesiredState(position=Position(1, 7), devices=(document(7, instance(90.0, exclusive=True)),))]
@@ -283,4 +289,37 @@ def test_a_device_that_never_reached_anybody_says_so_once(contact, clock, told):
     clock.time += 20
     contact.failed()
     contact.failed()
-    assert told == [ContactChanged(online=False, last_contact=1000.0)]
+    assert told == [ContactChanged(online=False, last_contact=None)]
+
+
+def test_a_silence_is_noticed_without_an_exchange_where_an_exclusive_copy_runs(contact, clock, told):
+    contact.reached()
+    assert contact.check() is None
+    contact.watch(12.0)
+    assert contact.check() == 6.0
+    clock.time += 4
+    contact.reached()
+    assert contact.check() == 6.0
+    clock.time += 5.9
+    assert contact.check() == pytest.approx(0.1)
+    assert told[-1].online
+    clock.time += 0.1
+    assert contact.check() == 6.0
+    assert told[-1] == ContactChanged(online=False, last_contact=1004.0)
+    assert contact.reached()
+    contact.watch(None)
+    assert contact.check() is None
+
+
+def test_an_answer_that_a_busy_control_plane_did_not_count_is_no_contact(up, down, clock, told, contact):
+    contact.reached()
+    clock.time += 20
+    up.outlet.reports.append(REPORT)
+    up.link.answers.append(refused(503))
+    up.uplink.step()
+    clock.time += 1
+    up.uplink.step()
+    assert told[-1] == ContactChanged(online=False, last_contact=1000.0)
+    down.link.answers.append(refused(429))
+    down.downlink.step()
+    assert not contact.online

@@ -7,6 +7,7 @@ from edgewise.engine.limits import EngineLimits
 from edgewise.engine.machine import next_wake
 from edgewise.engine.protocol import (
     Activate,
+    ContactChanged,
     Emit,
     Exited,
     Failed,
@@ -414,6 +415,26 @@ def test_an_exclusive_instance_is_not_started_after_a_reboot_before_there_is_con
     rig.contact(online=True)
     rig.run(5)
     assert rig.revisions() == ["r1"]
+
+
+def test_an_exclusive_instance_is_not_started_where_there_never_was_contact() -> None:
+    rig = exclusive()
+    rig.restart(reboot=True)
+    rig.post(ContactChanged(online=False, last_contact=None))
+    rig.run(200)
+    assert rig.started == ["r1"]
+
+
+@pytest.mark.parametrize(("lost_after", "grace"), [(12.0, 1.8), (60.0, 9.0), (100.0, 10.0)])
+def test_an_exclusive_instance_has_stopped_when_others_may_start_it(lost_after: float, grace: float) -> None:
+    rig = Rig()
+    rig.contact(online=True)
+    rig.desire(want("r1", exclusive=True, lost_after_seconds=lost_after, probation_seconds=0.0))
+    rig.run(1)
+    rig.contact(online=False)
+    rig.run(lost_after)
+    (stop,) = (effect for effect in rig.log if isinstance(effect, Stop))
+    assert stop.grace_seconds == pytest.approx(grace)
 
 
 @pytest.mark.parametrize("contact", [True, False])

@@ -69,6 +69,7 @@ def test_what_is_well_has_no_problems(kind, spec):
         (workload(parameters={"a b": 1}), "spec.parameters.a b: 'a b' is not a parameter's name"),
         (workload(parameters={"a": float("nan")}), "spec.parameters.a: nan is not a finite number"),
         (workload(disconnect={"lostAfter": "999ms"}), "spec.disconnect.lostAfter: must be at least 1s"),
+        (workload(disconnect={"lostAfter": "4999ms", "exclusive": True}), "spec.disconnect.lostAfter: must be at least 5s"),
         (strategy(waves=["50%"]), "spec.strategy.canary.waves: the last wave must be 100%"),
         (strategy(waves=[1, 2]), "spec.strategy.canary.waves: the last wave must be 100%"),
         (strategy(waves=["0%", "100%"]), "spec.strategy.canary.waves[0]: must be more than 0"),
