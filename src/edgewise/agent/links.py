@@ -26,6 +26,7 @@ class LinkParts(msgspec.Struct, frozen=True, kw_only=True):
 
     data_folder: str
     poll_seconds: float
+    boot_id: str
     clock: Clock
     randomness: Randomness
     log: Log
@@ -54,6 +55,7 @@ class Links:
             self.contact,
             self._backoff(),
             log,
+            boot_id=parts.boot_id,
             on_time=self._learn_time,
             on_distrust=parts.distrust,
             limits=limits,

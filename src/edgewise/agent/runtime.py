@@ -143,6 +143,7 @@ class Runtime:
         return LinkParts(
             data_folder=self._data,
             poll_seconds=self._config.poll_seconds,
+            boot_id=self._boot_id,
             clock=self._clock,
             randomness=self._randomness,
             log=self._log,

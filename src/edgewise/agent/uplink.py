@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from edgewise.agent.backoff import Backoff
 from edgewise.agent.contact import Contact
 from edgewise.agent.errors import LinkError, Refused, is_contact, is_distrust
@@ -35,6 +37,7 @@ class Uplink:
         backoff: Backoff,
         log: Log,
         *,
+        boot_id: str = "",
         on_time: Callable[[float], None] = lambda _time: None,
         on_distrust: Callable[[], None] = lambda: None,
         limits: AgentLimits = LIMITS,
@@ -51,6 +54,8 @@ class Uplink:
         self._not_before = 0.0
         self._gathering = False
         self._monotonic = contact.clock.monotonic
+        self._wall = contact.clock.wall
+        self._boot_id = boot_id
 
     def hurry(self) -> None:
         """Forget the back-off (but not what the control plane asked for): it was just reached again."""
@@ -76,7 +81,7 @@ class Uplink:
             self._not_before = self._monotonic() + self._limits.coalesce_seconds
             return self._limits.coalesce_seconds
         try:
-            answer = self._gateway.report(report)
+            answer = self._gateway.report(self._stamped(report))
         except LinkError as error:
             return self._failed(error)
         self._outlet.acknowledge(answer)
@@ -85,6 +90,10 @@ class Uplink:
         self._contact.reached()
         self._on_time(answer.time)
         return 0.0
+
+    def _stamped(self, report: Report) -> Report:
+        """Say what time it is here as it is sent."""
+        return msgspec.structs.replace(report, sent_at=self._wall(), monotonic=self._monotonic(), boot_id=self._boot_id)
 
     def _rest(self) -> float | None:
         idle = self._gateway.client.idle_for()

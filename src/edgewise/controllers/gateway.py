@@ -9,7 +9,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from edgewise.controllers._reports import device_status, event_row, frame_row
+from edgewise.controllers._reports import DeviceClock, device_status, event_row, frame_row
 from edgewise.controllers.answers import Refusal, refuse, refused_agent
 from edgewise.controllers.desired import decide_desired, refresh
 from edgewise.controllers.documents import event, put_labelled, put_status
@@ -65,12 +65,13 @@ class ReportDecision(msgspec.Struct, frozen=True, kw_only=True):
 class _Taken:
     """What a report of one agent amounts to, item by item."""
 
-    __slots__ = ("agent", "decommissioned", "devices", "events", "frames", "instances", "limits", "now", "rows", "view")
+    __slots__ = ("agent", "clock", "decommissioned", "devices", "events", "frames", "instances", "limits", "now", "rows", "view")
 
-    def __init__(self, agent: AgentRow, view: FleetView, now: float, limits: ReportLimits) -> None:
+    def __init__(self, agent: AgentRow, view: FleetView, clock: DeviceClock, limits: ReportLimits) -> None:
         self.agent = agent
+        self.clock = clock
         self.view = view
-        self.now = now
+        self.now = clock.now
         self.limits = limits
         self.instances: dict[tuple[str, str], InstanceReport] = {}
         self.devices: dict[str, DeviceStatus] = {}
@@ -92,9 +93,9 @@ class _Taken:
                 case DeviceReport():
                     self._device(item)
                 case EventReport():
-                    self.events.append(event_row(item, self.now, self.limits))
+                    self.events.append(event_row(item, self.clock, self.limits))
                 case FrameReport():
-                    frame = frame_row(item, self.limits)
+                    frame = frame_row(item, self.clock, self.limits)
                     if frame is not None:
                         self.rows.append(frame)
                         self.frames.append(item)
@@ -126,7 +127,7 @@ def decide_report(report: Report, agent: str, view: FleetView, now: float, limit
         return _quarantine(row, now)
     known = view.marks.get(agent)
     kept = known.numbers if known is not None and known.incarnation == report.incarnation else {}
-    taken = _Taken(row, view, now, limits)
+    taken = _Taken(row, view, DeviceClock(report, now), limits)
     marks: list[Mark] = []
     answer: dict[Lane, int] = {}
     for lane in _LANES:

@@ -104,11 +104,16 @@ class LaneItems(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of `POST /v1/report`. `incarnation` names the outbox's numbering (new when an outbox had to be started afresh);
     `session` is
-    drawn at random by each start of the agent, so that two devices that show one identity are told from one that restarts."""
+    drawn at random by each start of the agent, so that two devices that show one identity are told from one that restarts.
+    `sent_at` (wall), `monotonic` and `boot_id` are the device's own time as it sends this: what sets the times of its items right when its
+    clock is wrong."""
 
     incarnation: str
     session: str
     lanes: dict[Lane, LaneItems] = {}
+    sent_at: float = 0.0
+    monotonic: float = 0.0
+    boot_id: str = ""
     capabilities: tuple[str, ...] = ()
     wire: Annotated[int, msgspec.Meta(ge=1)] = WIRE_VERSION
 

@@ -1,5 +1,6 @@
 """Uplink, downlink and contact: what they wait, tell and remember."""
 
+import msgspec
 import pytest
 
 from edgewise.agent.backoff import Backoff
@@ -87,7 +88,14 @@ def up(clock, randomness, contact, log):
     world.link, world.outlet, world.times, world.distrust = FakeLink(), FakeOutlet(), [], []
     world.backoff = Backoff(randomness, 2.0, 30.0)
     world.uplink = Uplink(
-        world.link, world.outlet, contact, world.backoff, log, on_time=world.times.append, on_distrust=lambda: world.distrust.append(1)
+        world.link,
+        world.outlet,
+        contact,
+        world.backoff,
+        log,
+        boot_id="boot",
+        on_time=world.times.append,
+        on_distrust=lambda: world.distrust.append(1),
     )
     return world
 
@@ -105,7 +113,8 @@ def test_what_comes_within_a_moment_goes_together(up, clock):
     assert up.link.sent == []
     clock.time += wait
     assert up.uplink.step() == 0.0
-    assert up.link.sent == [REPORT]
+    stamped = msgspec.structs.replace(REPORT, sent_at=clock.wall(), monotonic=clock.monotonic(), boot_id="boot")
+    assert up.link.sent == [stamped]
     assert up.outlet.marks == [ANSWER]
     assert up.times == [5.0]
 

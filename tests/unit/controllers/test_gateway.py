@@ -167,6 +167,43 @@ def test_times_that_are_none(two, at):
     assert two.store.events[-1].at == two.now
 
 
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "boot", "monotonic", "end", "kept"),
+    [
+        (0.0, "b", 900.0, NOW - 100, NOW - 100),  # a clock that is right
+        (59.0, "b", 900.0, NOW - 41, NOW - 41),  # nearly
+        (-86_400.0, "b", 900.0, NOW - 86_500, NOW - 100),
+        (86_400.0, "b", 900.0, NOW + 86_300, NOW - 100),
+        (1000.0 - NOW, "b", 900.0, 900.0, NOW - 100),
+        (0.0, "b", 900.0, 900.0, NOW - 100),  # was at 1970 then, has been set right since
+        (1000.0 - NOW, "earlier", 900.0, 900.0, NOW - 100),
+        (0.0, "earlier", 900.0, NOW - 5000, NOW - 5000),
+        (0.0, "b", 0.0, NOW - 5000, NOW - 5000),  # says nothing of its monotonic time
+        (0.0, "b", 2e9, 900.0, NOW),  # nonsense
+    ],
+)
+def test_a_wrong_clock_is_set_right_by_when_the_report_was_sent(two, wrong, boot, monotonic, end, kept):
+    two.now = NOW
+    item = msgspec.structs.replace(frame(start=end - 2, end=end), boot_id=boot, monotonic=monotonic)
+    sent = msgspec.structs.replace(report(1, item, lane="telemetry"), sent_at=NOW + wrong, monotonic=1000.0, boot_id="b")
+    (row,) = gateway.decide_report(sent, "d0", two.view, NOW).transaction.frames
+    assert (row.start, row.end) == (pytest.approx(kept - 2), pytest.approx(kept))
+    told = msgspec.structs.replace(happened("d0", "x"), at=NOW + wrong - 100)
+    sent = msgspec.structs.replace(report(1, told), sent_at=NOW + wrong)
+    (event,) = gateway.decide_report(sent, "d0", two.view, NOW).transaction.events
+    assert event.at == pytest.approx(NOW - 100 + (wrong if abs(wrong) < 60 else 0), abs=1e-3)
+
+
+@pytest.mark.parametrize("sent_at", [math.nan, math.inf, -1e308, 1e308])
+def test_a_sending_time_that_is_none_sets_nothing_right(two, sent_at):
+    sent = msgspec.structs.replace(report(1, frame(start=NOW - 10, end=NOW - 5)), sent_at=sent_at)
+    (row,) = gateway.decide_report(sent, "d0", two.view, NOW).transaction.frames
+    assert (row.start, row.end) == (NOW - 10, NOW - 5)
+
+
 @pytest.mark.parametrize("text", ["", "a\nb", "x" * 513, "\x00"])
 def test_names_that_no_store_takes(two, text):
     assert send(two, report(1, incarnation=text)).status == 400
