@@ -77,9 +77,9 @@ async def fail_over(run: Run) -> None:
         await run.until("two copies run", START_SECONDS, lambda: run.all_running("recorder", 2))
         before = set(await run.instances("recorder"))
         lost = min(before)
+        killed = time.monotonic()
         run.fleet.kill(lost)
         run.say(f"{lost} is lost (lostAfter: 8s)")
-        killed = time.monotonic()
 
         async def replaced() -> bool:
             found = await run.instances("recorder")

@@ -125,12 +125,11 @@ class Fleet:
         process = self._processes.pop(name)
         victims = [psutil.Process(process.pid)]
         with contextlib.suppress(psutil.NoSuchProcess):
-            victims = victims[0].children(recursive=True) + victims
+            victims += victims[0].children(recursive=True)
         for victim in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.send_signal(signal.SIGKILL)
         process.wait()
-        psutil.wait_procs(victims, timeout=10)
 
     def processes_of(self, name: str) -> tuple[psutil.Process, ...]:
         """Return all living processes of a device, its supervisor first."""

@@ -184,8 +184,17 @@ def instance(view: "FleetView", change: Change, document: Document | None) -> No
     _room_changed(view, device)
     view.unrendered.add(device)
     view.mark_workload(key, device)
+    if before is None:
+        _look_at_patience(view, device)
     if before is not None and (before.spec.revision != row.spec.revision or before.spec.variant != row.spec.variant):
         view.mark_device(device)
+
+
+def _look_at_patience(view: "FleetView", device: str) -> None:
+    """A new instance may bear a shorter silence of its device than what was there before."""
+    agent = view.agent_of(device)
+    if agent is not None and agent.key.name in view.presence.watched:
+        view.timers.sooner(("agent", agent.key.name), view.now)
 
 
 def _instance_row(view: "FleetView", change: Change, document: Document) -> tuple[InstanceRow | None, InstanceRow | None]:

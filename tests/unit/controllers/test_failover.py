@@ -275,17 +275,19 @@ def test_upgrade_while_a_replica_is_being_replaced(pair):
     assert lost not in pair.versions()
 
 
-def test_a_replica_that_may_not_wait_as_long_is_replaced_before_devices_are_called_offline_otherwise(fleet):
+@pytest.mark.parametrize("warm", [0, 3, 20])
+def test_a_replica_that_may_not_wait_as_long_is_replaced_before_devices_are_called_offline_otherwise(fleet, warm):
     for number in range(3):
         fleet.join(f"d{number}")
     fleet.publish("1")
+    fleet.run(21 - warm)
     fleet.apply("1", replicas=2, lost_after="6s")
     fleet.until(lambda: fleet.state(1) == "Succeeded")
-    fleet.run(30)
+    fleet.run(warm)
     lost, kept = sorted(fleet.versions())
     fleet.devices[lost].online = False
     fleet.run(4)
     assert connection(fleet, lost) == "Online"
-    fleet.run(10)
+    fleet.run(4)
     assert connection(fleet, lost) == "Offline"
     assert set(wanted(fleet)) > {lost, kept}
