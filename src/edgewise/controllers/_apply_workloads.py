@@ -191,7 +191,7 @@ def instance(view: "FleetView", change: Change, document: Document | None) -> No
 
 
 def _look_at_patience(view: "FleetView", device: str) -> None:
-    """A new instance may bear a shorter silence of its device than what was there before."""
+    """Look soon: a new instance may bear a shorter silence of its device than what was there before."""
     agent = view.agent_of(device)
     if agent is not None and agent.key.name in view.presence.watched:
         view.timers.sooner(("agent", agent.key.name), view.now)
