@@ -16,15 +16,18 @@ from edgewise.wire.desired import DesiredState
 AGENTS = 10_000
 _WAIT = 280
 _SETTLE_SECONDS = 3.0
+_REST_SECONDS = 15.0
+"""After the wave, until its memory is read: the control plane gives back what only the handshakes needed."""
 _GIVE_UP_SECONDS = 120.0
 _RETRY_SECONDS = 1.0
 _STATE = msgspec.msgpack.Decoder(DesiredState)
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """Megabytes (10^6 bytes): resident, and proportional (shared pages shared out)."""
+    """Megabytes (10^6 bytes): resident now and at most so far, and proportional (shared pages shared out)."""
 
     rss: float
+    peak: float
     pss: float
 
 
@@ -136,13 +139,14 @@ async def _wave(fleet: Fleet, server: Server, *, stay: bool) -> tuple[Wave, Memo
     agents = _Agents(fleet, server, stay=stay)
     await agents.come()
     if stay:
-        await asyncio.sleep(_SETTLE_SECONDS)
+        await asyncio.sleep(_REST_SECONDS)
     agents.wave.open_polls = agents.polling
     return agents.wave, memory_of(server.pid)
 
 
 def memory_of(pid: int) -> Memory:
     """Return the memory of a process now."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-    rss, pss = (int(fields[name].split()[0]) * 1024 / 1e6 for name in ("Rss", "Pss"))
-    return Memory(rss=rss, pss=pss)
+    lines = [*Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:], *Path(f"/proc/{pid}/status").read_text().splitlines()]
+    fields = dict(line.split(":", 1) for line in lines)
+    rss, peak, pss = (int(fields[name].split()[0]) * 1024 / 1e6 for name in ("Rss", "VmHWM", "Pss"))
+    return Memory(rss=rss, peak=peak, pss=pss)

@@ -23,5 +23,5 @@ def _row(name: str, memory: Memory, most: float, note: str) -> Row:
         value=memory.rss,
         target=f"at most {most:.0f} MB",
         met=memory.rss <= most,
-        note=f"resident; {memory.pss:.0f} MB proportional; {note}",
+        note=f"resident; at most {memory.peak:.0f} MB until then; {memory.pss:.0f} MB proportional; {note}",
     )

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from edgewise.control.memory import Trimmer, give_back
 from edgewise.control.services import Services
 from edgewise.control.serving import HttpServer
 from edgewise.control.tls import load_new_certificate
@@ -29,6 +30,7 @@ class Maintenance:
         self._hosts = hosts
         self._certificate_at = 0.0
         self._warned_at = 0.0
+        self._trimmer = Trimmer()
 
     async def begin(self, *, restored: bool) -> None:
         """Do what must be done before anybody is answered. Raises what goes wrong."""
@@ -57,6 +59,8 @@ class Maintenance:
             if count % _SWEEP_TICKS == 0:
                 for server in servers:
                     server.sweep()
+                if self._trimmer.due(sum(server.connections for server in servers)):
+                    await asyncio.to_thread(give_back)
 
     async def _every(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -219,6 +219,9 @@ def _notice_silence(transport: asyncio.Transport, limits: ControlLimits) -> None
 
 def _peer(transport: asyncio.Transport) -> str | None:
     """Return the agent that the certificate names which TLS has verified."""
+    described = transport.get_extra_info("peercert")
+    if described:
+        described.clear()  # the event loop keeps the certificate in words, kilobytes, for as long as the connection; nobody reads it
     tls = transport.get_extra_info("ssl_object")
     certificate = tls.getpeercert(binary_form=True) if tls is not None else None
     if certificate is None:
