@@ -157,7 +157,8 @@ class Device:
         return self
 
     def stop(self):
-        """End everything in order."""
+        """End everything in order, once it runs."""
+        until(lambda: self.agent_pid, f"the agent of {self.name}")
         self.process.terminate()
         assert self.process.wait(PATIENCE) == 0, self.log
 
@@ -326,7 +327,7 @@ class Fleet:
         self.ask(self.client.version())
         return True
 
-    def device(self, name, labels=None, limits=None, via=0, **options):
+    def device(self, name, labels=None, limits=None, via=0, start=True, **options):
         """Join a device and start it. It reaches the control plane through the port `via`, if there is one."""
         device = self.devices[name] = Device(self, name, limits)
         token = self.ask(self.client.create_join_token("lab"))
@@ -336,7 +337,7 @@ class Fleet:
             files = DiskFiles(str(device.data))
             write_config(files, msgspec.structs.replace(read_config(files), addresses=(f"https://127.0.0.1:{via}",)))
             files.close()
-        return device.start()
+        return device.start() if start else device
 
     def close(self):
         """End everything, whatever state it is in."""

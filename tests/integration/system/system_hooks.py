@@ -6,7 +6,7 @@ world. All orders are files beside this one, so that a process that was killed a
 - `break.NAME`: the first process that comes to the moment NAME renames it to `held.NAME` and waits until that is gone. Moments are
   `Download`, `Verify`, `Install` (of the fetch process), `STATE.WORKLOAD` (the engine has just taken up this state of an update) and
   `before-RECORD.WORKLOAD`, `after-RECORD.WORKLOAD` (around the record's way to the disk).
-- `clock`: `+SECONDS` beside the true time, or `=SECONDS` since 1970 at the start of the process.
+- `clock`: `+SECONDS` or `-SECONDS` beside the true time, or `=SECONDS` since 1970 at the start of the process.
 - `disk`: the number of an error that every writing operation of the data folder ends with.
 - `lenient`: the control plane publishes whatever is signed, as one would that was taken over by somebody else.
 - `repository/NAME`: the control plane serves this in place of that file of the signed repository.
@@ -57,9 +57,8 @@ def shift_clock():
         order = (HERE / "clock").read_text()
     except OSError:
         return
-    true, offset = time.time, float(order[1:])
-    if order.startswith("="):
-        offset -= true()
+    true = time.time
+    offset = float(order[1:]) - true() if order.startswith("=") else float(order)
     time.time = lambda: true() + offset
 
 
