@@ -13,8 +13,9 @@
 
 Only the standard library is needed, and the agent's address comes from the environment that it started this process with. `metric`, `count`
 and `feedback` cost microseconds: they are collected here and sent once a second by a thread of their own, and at the end of the process.
-They never block and never fail because the agent is being restarted: what could not be sent is kept, up to a bound, and sent later. The
-other functions ask the agent each time and raise `WorkloadError` when it cannot answer; ask once, not per frame.
+They never block and never fail because the agent is being restarted: what could not be sent is kept, up to a bound, and sent later.
+`heartbeat` does not fail for that either. The other functions ask the agent each time and raise `WorkloadError` when it cannot answer; ask
+once, not per frame.
 
 All functions may be called from any thread.
 """
@@ -112,8 +113,10 @@ def instance() -> dict[str, object]:
 
 
 def heartbeat() -> None:
-    """Say that this workload is well, for probes that wait for it. Raises `Unavailable`."""
-    _client.ask("POST", "/v1/heartbeat", {})
+    """Say that this workload is well, for probes that wait for it. An agent that is away or being restarted is no reason to fail: it judges
+    by the beats that come after it is back. Does nothing in a process that no agent started."""
+    with contextlib.suppress(Unavailable):
+        _client.ask("POST", "/v1/heartbeat", {})
 
 
 def metric(
