@@ -130,7 +130,7 @@ def hash_release(release: Release, progress: Progress | None = None) -> _Hashed:
     total = sum(path.stat().st_size for _, files in found for _, path in files)
     counter = _Counter(tell, total)
     sources: dict[str, tuple[Path, int]] = {}
-    variants = tuple(_hashed_variant(variant, files, sources, counter) for variant, files in found)
+    variants = tuple(_hashed_variant(_needing(variant, release.type), files, sources, counter) for variant, files in found)
     manifest = Manifest(
         type=release.type,
         namespace=release.namespace,
@@ -202,6 +202,15 @@ def _files_of(path: Path) -> list[tuple[str, Path]]:
     if not files:
         raise ValueError("holds no file")
     return sorted(files)
+
+
+def _needing(variant: VariantSource, kind: ArtifactType) -> VariantSource:
+    """Require the runtime that a model names, so that no device without it is chosen; a version that was asked for stays."""
+    requirements = variant.requirements
+    if kind != "model" or not variant.runtime or variant.runtime in requirements.runtimes:
+        return variant
+    runtimes = {**requirements.runtimes, variant.runtime: ""}
+    return msgspec.structs.replace(variant, requirements=msgspec.structs.replace(requirements, runtimes=runtimes))
 
 
 def _hashed_variant(

@@ -52,7 +52,7 @@ def unmet_requirement(requirements: VariantRequirements, capacity: Capacity) -> 
     for runtime, least in sorted(requirements.runtimes.items()):
         present = capacity.runtimes.get(runtime)
         if present is None:
-            return f"runtime {runtime} {least or 'of any version'} is not there"
+            return f"runtime {runtime}{f' {least}' if least else ''} is not there"
         if version_key(present) < version_key(least):
             return f"runtime {runtime} must be at least {least}, is {present}"
     if requirements.accelerator and not _has_accelerator(requirements.accelerator, capacity):

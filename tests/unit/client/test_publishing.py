@@ -11,7 +11,7 @@ import pytest
 
 import edgewise as ew
 from edgewise.client.publishing import ReleaseFile, hash_release, read_signing_key
-from edgewise.resources.artifact import ArtifactVersion, ArtifactVersionSpec, Command, Manifest, Parameter
+from edgewise.resources.artifact import ArtifactVersion, ArtifactVersionSpec, Command, Manifest, Parameter, VariantRequirements
 from edgewise.resources.manifests import load_as
 from edgewise.resources.meta import Metadata
 from edgewise.trust.repository import accept_delegated, create_repository, new_key
@@ -26,6 +26,23 @@ def digest(data):
 def release(folder, path="model.onnx", **changes):
     variant = ew.VariantSource(name="default", path=path, command=changes.pop("command", None))
     return ew.Release(**{"name": "inspector", "version": "1", "variants": (variant,), "folder": str(folder), **changes})
+
+
+@pytest.mark.parametrize(
+    ("kind", "runtime", "asked", "required"),
+    [
+        ("model", "onnxruntime", {}, {"onnxruntime": ""}),
+        ("model", "onnxruntime", {"onnxruntime": "1.20"}, {"onnxruntime": "1.20"}),
+        ("model", "onnxruntime", {"cuda": "12"}, {"cuda": "12", "onnxruntime": ""}),
+        ("model", "", {}, {}),
+    ],
+)
+def test_a_model_requires_the_runtime_that_it_names(tmp_path, kind, runtime, asked, required):
+    (tmp_path / "model.onnx").write_bytes(b"model")
+    requirements = VariantRequirements(runtimes=asked)
+    variant = ew.VariantSource(name="default", path="model.onnx", runtime=runtime, requirements=requirements)
+    manifest = hash_release(release(tmp_path, type=kind, variants=(variant,))).manifest
+    assert manifest.variants[0].requirements.runtimes == required
 
 
 def test_a_file_keeps_its_name_and_a_folder_its_tree(tmp_path):
