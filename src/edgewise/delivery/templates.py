@@ -61,11 +61,9 @@ def _missing(spec: WorkloadSpec, sources: Sources) -> Unready | None:
 
 
 def _parameters(spec: WorkloadSpec, facts: VersionFacts) -> Unready | None:
-    for name, value in sorted(spec.parameters.items()):
-        problem = parameter_problem(name, value, facts.parameters)
-        if problem is not None:
-            return Unready(reason="InvalidParameters", message=f"parameters.{name}: {problem}")
-    return None
+    problems = [(name, parameter_problem(name, value, facts.parameters)) for name, value in sorted(spec.parameters.items())]
+    wrong = "; ".join(f"parameters.{name}: {problem}" for name, problem in problems if problem is not None)
+    return Unready(reason="InvalidParameters", message=wrong) if wrong else None
 
 
 def _template(spec: WorkloadSpec, facts: VersionFacts, sources: Sources) -> Template:

@@ -25,7 +25,7 @@ VersionedName = Annotated[
     str,
     msgspec.Meta(
         pattern=r"^[a-z0-9]([-a-z0-9.]{0,126}[a-z0-9])?(:[A-Za-z0-9][-A-Za-z0-9._]{0,63})?$(?!\n)",
-        description="NAME, or NAME:VERSION for an artifact version.",
+        description="Lower-case letters, digits, '-' and '.'; NAME:VERSION for an artifact version.",
     ),
 ]
 """A name that may carry a version behind a colon, as artifact versions do."""

@@ -1,11 +1,14 @@
 """Selectors: Kubernetes' node-affinity operators over labels and typed capacity."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from edgewise.resources.quantity import milli
+
+_WANTED: Final[dict[str, str]] = {"Exists": "be set", "DoesNotExist": "not be set"}
+"""What the operators without values ask for, in words."""
 
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt", "Ge", "Le"]
 
@@ -33,8 +36,8 @@ def unmet(selector: Selector, labels: Mapping[str, str]) -> str | None:
             return f"{key} must be {value}, is {labels.get(key, 'not set')}"
     for requirement in selector.match_expressions:
         if not _holds(requirement, labels.get(requirement.key)):
-            wanted = " ".join((requirement.operator, *requirement.values))
-            return f"{requirement.key} must be {wanted}, is {labels.get(requirement.key, 'not set')}"
+            wanted = _WANTED.get(requirement.operator) or " ".join(("be", requirement.operator, *requirement.values))
+            return f"{requirement.key} must {wanted}, is {labels.get(requirement.key, 'not set')}"
     return None
 
 

@@ -47,7 +47,7 @@ async def test_apply_puts_into_the_clients_namespace_with_the_token(client, scri
 
 
 async def test_a_dry_run_says_so_and_brings_the_plan(client, script, tools):
-    plan = [{"device": "edge-1", "variant": "fp32", "chosen": True}, {"device": "edge-2", "reason": "camera must be Exists, is not set"}]
+    plan = [{"device": "edge-1", "variant": "fp32", "chosen": True}, {"device": "edge-2", "reason": "camera must be set, is not set"}]
     answer = tools.answer(
         {"resource": msgspec.to_builtins(workload()), "result": "created", "placement": plan, "warnings": ["w"], "newer": 1}
     )

@@ -10,6 +10,8 @@ from edgewise.control.api.shown import shown, without_secrets, words
 from edgewise.control.secrets import SecretBox
 from edgewise.control.services import Services
 from edgewise.controllers.documents import audit
+from edgewise.controllers.view import FleetView
+from edgewise.delivery.templates import Sources, Unready, resolve
 from edgewise.resources.artifact import Artifact
 from edgewise.resources.config import Secret
 from edgewise.resources.device import Device
@@ -89,6 +91,9 @@ def warnings(services: Services, resource: Resource) -> tuple[str, ...]:
                 for secret in spec.secrets
                 if Key("Secret", namespace, secret.name) not in view.secrets
             )
+            resolved = resolve(spec, sources_of(view, namespace, resource)) if not found else None
+            if isinstance(resolved, Unready):
+                found.append(resolved.message)
         case Artifact(spec=artifact):
             known = view.versions.get((namespace, resource.metadata.name), {})
             found.extend(
@@ -100,6 +105,19 @@ def warnings(services: Services, resource: Resource) -> tuple[str, ...]:
         case _:
             pass
     return tuple(found)
+
+
+def sources_of(view: FleetView, namespace: str, workload: Workload) -> Sources:
+    """Return what a workload's spec refers to, as far as it is there."""
+    spec, name = workload.spec, (namespace, workload.spec.artifact.name)
+    config = view.configs.get(Key("Config", namespace, spec.config.name)) if spec.config is not None else None
+    secrets = {each.name: view.secrets.get(Key("Secret", namespace, each.name)) for each in spec.secrets}
+    return Sources(
+        aliases=view.artifacts.get(name),
+        versions=view.versions.get(name, {}),
+        configs={config.key.name: config.digest} if config is not None else {},
+        secrets={each: row.spec.digest for each, row in secrets.items() if row is not None},
+    )
 
 
 async def _write(services: Services, user: User, put: Put, result: Result, resource: Resource) -> Applied:

@@ -5,14 +5,14 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from edgewise.control.api.access import may
-from edgewise.control.api.applying import DevicePlan
+from edgewise.control.api.applying import DevicePlan, sources_of
 from edgewise.control.api.errors import ApiError
 from edgewise.control.api.requests import AnyRequest, answer
 from edgewise.control.api.shown import found, key_for, shown
 from edgewise.control.services import Services
 from edgewise.controllers.placements import explain
 from edgewise.controllers.view import FleetView
-from edgewise.delivery.templates import Sources, Unready, resolve
+from edgewise.delivery.templates import Unready, resolve
 from edgewise.resources.workload import Workload
 from edgewise.store.contract import Key
 
@@ -51,7 +51,7 @@ def plan_of(services: Services, key: Key, workload: Workload) -> tuple[DevicePla
 
 
 def _explained(view: FleetView, key: Key, workload: Workload) -> tuple[tuple[DevicePlan, ...], str]:
-    template = resolve(workload.spec, _sources(view, key.namespace, workload))
+    template = resolve(workload.spec, sources_of(view, key.namespace, workload))
     if isinstance(template, Unready):
         return (), template.message
     every = workload.spec.placement.replicas is None
@@ -67,15 +67,3 @@ def _explained(view: FleetView, key: Key, workload: Workload) -> tuple[tuple[Dev
         for row in rows
     )
     return devices, ""
-
-
-def _sources(view: FleetView, namespace: str, workload: Workload) -> Sources:
-    spec, name = workload.spec, (namespace, workload.spec.artifact.name)
-    config = view.configs.get(Key("Config", namespace, spec.config.name)) if spec.config is not None else None
-    secrets = {each.name: view.secrets.get(Key("Secret", namespace, each.name)) for each in spec.secrets}
-    return Sources(
-        aliases=view.artifacts.get(name),
-        versions=view.versions.get(name, {}),
-        configs={config.key.name: config.digest} if config is not None else {},
-        secrets={each: row.spec.digest for each, row in secrets.items() if row is not None},
-    )

@@ -1,19 +1,26 @@
 """Reading what people send: bounded, strict, with the path of what is wrong."""
 
 import re
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 from litestar import Request, Response
 
 from edgewise.control.api.errors import ApiError, invalid
 from edgewise.resources.errors import Problem
+from edgewise.resources.meta import Name, Version, VersionedName
 from edgewise.resources.quantity import seconds
 
 T = TypeVar("T")
 AnyRequest = Request[Any, Any, Any]
 
 _PATH: Final = re.compile(r"^(?P<message>.*?) - at `\$(?P<path>[^`]*)`$", re.DOTALL)
+_WORDS: Final = {
+    f"Expected `str` matching regex {meta.pattern!r}": f"does not fit: {meta.description}"
+    for each in (Name, VersionedName, Version)
+    for meta in get_args(each)[1:]
+}
+"""What to say in place of a pattern that a text does not match."""
 _LABELS_MAX: Final = 20
 
 
@@ -25,7 +32,7 @@ async def read_json(request: AnyRequest, wanted: type[T]) -> T:
     except msgspec.ValidationError as error:
         match = _PATH.match(str(error))
         message, path = (match["message"], match["path"].lstrip(".")) if match else (str(error), "")
-        raise invalid(Problem(path=path, message=message)) from error
+        raise invalid(Problem(path=path, message=_WORDS.get(message, message))) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise ApiError(400, "Malformed", f"the body is not JSON: {error}", problems=(Problem(path="", message=str(error)),)) from error
 

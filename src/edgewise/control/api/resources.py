@@ -14,7 +14,7 @@ from edgewise.control.api.deleting import delete_resource
 from edgewise.control.api.errors import conflict, invalid
 from edgewise.control.api.placing import plan_of
 from edgewise.control.api.requests import AnyRequest, answer, flag, label_selector, number, read_json
-from edgewise.control.api.shown import found, key_for, shown
+from edgewise.control.api.shown import counted, found, key_for, shown
 from edgewise.control.api.watching import Watches, watch_resources
 from edgewise.control.services import Services
 from edgewise.resources.errors import Problem
@@ -54,7 +54,7 @@ def _lister(services: Services, watches: Watches, kind: Kind, path: str, name: s
             after = number(request, "after", services.store.revision, 0, 1 << 62)
             return watches.stream(watch_resources(services, kind.name, namespace, labels, after))
         page = await _page(services, request, kind, namespace, labels)
-        items = [shown(document) for document in page.documents]
+        items = counted(services.runner.view, [shown(document) for document in page.documents])
         return answer(ResourceList(kind=f"{kind.name}List", items=items, revision=page.revision, next=page.next))
 
     opt = may("list", kind=kind.name, watch=True, gives=ResourceList)
@@ -75,7 +75,7 @@ async def _page(services: Services, request: AnyRequest, kind: Kind, namespace: 
 def _getter(services: Services, kind: Kind, path: str) -> HTTPRouteHandler:
     async def get_one(request: AnyRequest) -> Response[bytes]:
         key = key_for(kind.name, request.path_params.get("namespace", ""), request.path_params["name"])
-        return answer(shown(await found(services.store, key)))
+        return answer(counted(services.runner.view, [shown(await found(services.store, key))])[0])
 
     opt = may("get", kind=kind.name, gives=kind.type)
     return _Route(get, f"{path}/{{name:str}}", f"get{kind.name}", opt, f"Get one of {kind.plural}").made(get_one)
