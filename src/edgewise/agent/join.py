@@ -91,6 +91,8 @@ def read_token(path: str) -> JoinToken:
         else:
             with Path(path).open(encoding="ascii", errors="replace") as file:
                 text = file.read(_TOKEN_CHARACTERS_MAX)
+        if not text.strip():
+            raise JoinError(f"{path} is empty: it should hold what `edgewise token create` printed")
         return read_join_token(text)
     except OSError as error:
         raise JoinError(f"the token cannot be read from {path}: {error.strerror}") from error
@@ -170,7 +172,7 @@ def _make_room(files: Files, *, force: bool) -> None:
     if not name and not force:
         return
     if not force:
-        raise AlreadyJoined(f"this device has joined already, as {name}; `--force` throws that identity away")
+        raise AlreadyJoined(f"this device has joined already, as {name}")
     remove_identity(files)
     for folder in _OLD_FOLDERS:
         files.remove(folder)

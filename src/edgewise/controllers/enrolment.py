@@ -49,7 +49,7 @@ def decide_join(request: JoinRequest, secret_digest: str, key_digest: str, view:
     signing request's public key."""
     token = view.join_tokens.get(secret_digest[:16])
     if token is None or token.spec.digest != secret_digest:
-        return refuse(401, "UnknownToken", "this join token is not known here; make a new one with: edgewise token create")
+        return refuse(401, "UnknownToken", "this join token is not known here")
     labels = {**request.labels, **token.spec.labels}
     device = view.devices.get(request.device)
     again = device is not None and _same_key(view, device, key_digest)
@@ -57,7 +57,7 @@ def decide_join(request: JoinRequest, secret_digest: str, key_digest: str, view:
     if refusal is not None:
         return refusal
     if device is not None and not again and _taken(view, device):
-        return refuse(409, "NameTaken", f"a device named {request.device} is enrolled already; choose another name or decommission it")
+        return refuse(409, "NameTaken", f"a device named {request.device} is enrolled already")
     if token.spec.site and token.spec.site not in view.sites:
         return refuse(409, "UnknownSite", f"the token's site {token.spec.site} was deleted; make the site or a new token")
     agent = device.spec.agent if again and device is not None else _agent_name(view, request.device, key_digest)
@@ -74,9 +74,9 @@ def decide_join(request: JoinRequest, secret_digest: str, key_digest: str, view:
 
 def _spent(token: JoinTokenRow, now: float, *, again: bool) -> Refusal | None:
     if now >= token.spec.expires_at:
-        return refuse(401, "ExpiredToken", "this join token has expired; make a new one with: edgewise token create")
+        return refuse(401, "ExpiredToken", "this join token has expired")
     if not again and token.status.used >= token.spec.uses:
-        return refuse(401, "UsedToken", "this join token was used up; make a new one with: edgewise token create")
+        return refuse(401, "UsedToken", "this join token was used up")
     return None
 
 
