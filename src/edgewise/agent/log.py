@@ -48,7 +48,9 @@ class Log:
         text = f"{detail}".replace("\n", " ")[:2000]
         more = f" (and {held_back} more)" if held_back else ""
         try:
-            sys.stderr.write(f"{_PRIORITIES[level]}{what}{': ' if text else ''}{text}{more}\n")
+            # Systemd reads the level off the front of the line; a person at a terminal wants a word.
+            front = f"agent: {level}: " if sys.stderr.isatty() else _PRIORITIES[level]
+            sys.stderr.write(f"{front}{what}{': ' if text else ''}{text}{more}\n")
             sys.stderr.flush()
         except (OSError, ValueError):
             return  # nobody listens; the device's work goes on
