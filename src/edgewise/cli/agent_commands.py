@@ -110,6 +110,8 @@ def run(*, data: Data = "") -> None:
     folder = data_folder(data)
     if not (Path(folder) / "agent" / "config.json").exists():
         raise CommandError("this device has not joined", folder, "type edgewise agent join --token-file FILE first")
+    if sys.stderr.isatty():
+        sys.stderr.write(f"running; Ctrl-C stops the workloads too. In another terminal: edgewise agent status --data {folder}\n")
     sys.stdout.flush()
     sys.stderr.flush()
     # The supervisor takes this process's place: nothing of the command line stays in memory.
@@ -183,7 +185,7 @@ def _asked(folder: str) -> "tuple[SupervisorStatus | None, tuple[SlotSeen, ...]]
 
 def _process_lines(supervisor: "SupervisorStatus | None", slots: "tuple[SlotSeen, ...]") -> list[str]:
     if supervisor is None:
-        return ["supervisor: not running"]
+        return ["supervisor: not running; what stands above is the last that was known"]
     healthy = "" if supervisor.agent_healthy else ", not (yet) healthy"
     lines = [
         f"supervisor: process {supervisor.pid}",
@@ -236,11 +238,13 @@ def install(
     """Have systemd start the agent at boot, as a user of its own with the least rights that it needs."""
     from edgewise.cli import installing, output
 
-    plan = installing.plan(data_folder(data) if data or user else "/var/lib/edgewise", for_user=user)
+    folder = data_folder(data) if data or user else "/var/lib/edgewise"
+    plan = installing.plan(folder, for_user=user)
     if dry_run:
         output.out(f"# {plan.path}\n{plan.text}")
         output.note("\n".join(["would then:", *(f"  {' '.join(step)}" for step in plan.steps)]))
         return
+    installing.check(folder, for_user=user)
     installing.carry_out(plan)
     output.out(f"unit {plan.path} installed and started\n")
     output.note(f"what it does: {'journalctl --user' if user else 'journalctl'} -u edgewise-agent -f")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from edgewise.client.fleet import Client
     from edgewise.client.publishing import Progress, Release, VariantSource
-    from edgewise.resources.artifact import ArtifactType
+    from edgewise.resources.artifact import ArtifactType, ArtifactVersion
 
 _VARIANT_KEYS: Final = ("name", "path", "precision", "runtime")
 _RUNTIMES: Final = {".onnx": "onnxruntime"}
@@ -86,11 +86,27 @@ async def _push(draft: _Draft, signing_key: str, namespace: str, context: str) -
         release = release_of(draft, client.namespace)
         if not release.version:
             release = await _numbered(client, release)
+        for each in release.variants if release.type == "model" else ():
+            if not each.runtime:
+                output.note(f"warning: no runtime is known for the variant {each.name}: any device may be given it; say runtime=…")
+        before = await _published(client, release)
         with _shown_progress() as progress:
             published = await client.push(release, key, progress=progress)
     total = sum(file.size for each in published.spec.manifest.variants for file in each.files)
     count = len(published.spec.manifest.variants)
-    output.out(f"artifactversion/{published.metadata.name} published ({count} variant{'s' if count > 1 else ''}, {size(total)})\n")
+    what = "published" if before is None else "unchanged"
+    output.out(f"artifactversion/{published.metadata.name} {what} ({count} variant{'s' if count > 1 else ''}, {size(total)})\n")
+
+
+async def _published(client: "Client", release: "Release") -> "ArtifactVersion | None":
+    """Return the version as it was published before, or None."""
+    from edgewise.client.errors import NotFound
+    from edgewise.resources.artifact import ArtifactVersion
+
+    try:
+        return await client.get(ArtifactVersion, f"{release.name}:{release.version}", namespace=release.namespace)
+    except NotFound:
+        return None
 
 
 def release_of(draft: _Draft, namespace: str) -> "Release":

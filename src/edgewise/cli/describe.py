@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgewise.client.fleet import Client
 
 _EVENTS_SHOWN: Final = 10
+_FAILURES_SHOWN: Final = 20
 _ROWS_MAX: Final = 200
 Lines = list[str]
 Pairs = Sequence[tuple[str, str]]
@@ -54,7 +55,9 @@ async def described(client: "Client", resource: Resource, now: float) -> str:
             lines += _version(resource)
         case Agent():
             lines += _agent(resource)
-        case Artifact() | Site() | Config() | WorkloadRevision():
+        case Artifact():
+            lines += await _artifact(client, resource, now)
+        case Site() | Config() | WorkloadRevision():
             lines += ["Spec:", *_indented(as_yaml(msgspec.to_builtins(resource.spec)))]
         case Secret():
             lines += ["Keys:", *(f"  {key}" for key in resource.status.keys or ("<none>",))]
@@ -124,7 +127,17 @@ async def _workload(client: "Client", workload: Workload, now: float) -> Lines:
             for each in rollouts[-5:]
         ],
     )
+    failures = sorted(rollouts[-1].status.failures.items()) if rollouts else []
+    if failures:
+        lines += ["", f"Failures of {rollouts[-1].metadata.name}:", *_failures(failures)]
     return lines
+
+
+def _failures(failures: Sequence[tuple[str, str]]) -> Lines:
+    lines = [f"  {device}: {reason}" for device, reason in failures[:_FAILURES_SHOWN]]
+    if len(failures) > _FAILURES_SHOWN:
+        lines.append(f"  … and {len(failures) - _FAILURES_SHOWN} more: edgewise get rollouts -o yaml lists all")
+    return lines or ["  <none>"]
 
 
 def placement_table(plan: "Sequence[DevicePlan]", indent: str) -> str:
@@ -181,7 +194,9 @@ async def _device(client: "Client", device: Device, now: float) -> Lines:
     lines += ["", "Instances:", *_instances(instances, now, column="workload")]
     refused = [(each, revision) for each in instances for revision in each.status.refused]
     lines += ["", "Refused revisions:"]
-    lines += [f"  {each.metadata.namespace}/{each.spec.workload} {revision}: {or_dash(each.status.message)}" for each, revision in refused]
+    for each, revision in refused:
+        message = f": {each.status.message}" if each.status.message else ""
+        lines.append(f"  {each.metadata.namespace}/{each.spec.workload} {revision}{message}")
     return lines if refused else [*lines, "  <none>"]
 
 
@@ -227,7 +242,7 @@ async def _rollout(client: "Client", rollout: Rollout, now: float) -> Lines:
         ("To", f"{spec.to_revision} (version {or_dash(spec.version)})"),
         ("State", painted(status.state.value) + (", paused by a person" if spec.paused else "")),
         ("Message", or_dash(status.message)),
-        ("Wave", f"{wave_of(rollout)} of waves {', '.join(str(wave) for wave in spec.strategy.canary.waves)}"),
+        ("Wave", f"{wave_of(rollout)} (asked for: {', '.join(str(wave) for wave in spec.strategy.canary.waves)})"),
         (
             "Members",
             _members(counts),
@@ -236,7 +251,7 @@ async def _rollout(client: "Client", rollout: Rollout, now: float) -> Lines:
         ("Took", span(max(0.0, ended - status.started_at)) if status.started_at else "-"),
         ("Analysis", painted(status.analysis.value)),
     ]
-    lines = _pairs(pairs)
+    lines = [*_pairs(pairs), "", "Metrics:"]
     lines += _table(
         ["METRIC", "STATE", "MEAN", "SAMPLES", "MESSAGE"],
         [
@@ -244,7 +259,7 @@ async def _rollout(client: "Client", rollout: Rollout, now: float) -> Lines:
             for each in status.verdicts
         ],
     )
-    lines += ["", "Failures:", *(f"  {device}: {reason}" for device, reason in sorted(status.failures.items()) or [("<none>", "-")])]
+    lines += ["", "Failures:", *_failures(sorted(status.failures.items()))]
     members = [
         each
         for each in await client.list(Instance, namespace=rollout.metadata.namespace)
@@ -276,6 +291,29 @@ def _instance(instance: Instance, now: float) -> Lines:
             ("Reason", or_dash(": ".join(part for part in (status.reason, status.message) if part))),
         ]
     )
+
+
+async def _artifact(client: "Client", artifact: Artifact, now: float) -> Lines:
+    meta = artifact.metadata
+    lines = _pairs(
+        [
+            ("Type", artifact.spec.type),
+            ("Latest", or_dash(artifact.status.latest)),
+            ("Aliases", labels(artifact.spec.aliases)),
+            ("Description", or_dash(artifact.spec.description)),
+        ]
+    )
+    versions = [each for each in await client.list(ArtifactVersion, namespace=meta.namespace) if each.spec.manifest.artifact == meta.name]
+    rows = [
+        [
+            each.spec.manifest.version,
+            ", ".join(variant.name for variant in each.spec.manifest.variants),
+            size(each.status.size),
+            age(each.metadata.created_at, now),
+        ]
+        for each in sorted(versions, key=lambda each: each.metadata.created_at)
+    ]
+    return [*lines, "", "Versions:", *_table(["VERSION", "VARIANTS", "SIZE", "AGE"], rows)]
 
 
 def _version(version: ArtifactVersion) -> Lines:
@@ -348,7 +386,7 @@ async def _events(client: "Client", resource: Resource, now: float) -> Lines:
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Lines:
-    return [f"  {line}" for line in table(titles, rows).splitlines()] if rows else ["  <none>"]
+    return [f"  {line}" for line in table(titles, rows, cut=False).splitlines()] if rows else ["  <none>"]
 
 
 def _pairs(pairs: Pairs, indent: str = "") -> Lines:

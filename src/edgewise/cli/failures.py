@@ -21,6 +21,10 @@ _HINTS: Final = {
 """What to do about the client's errors, by class name: importing them here would be slow."""
 
 
+_ONLY_IF: Final = {"Denied": ("token", "role"), "Conflict": ("meanwhile", "generation", "changes too often")}
+"""Some errors have several causes: their hint fits messages with one of these words."""
+
+
 class CommandError(Exception):
     """A command cannot do what it was asked. `where` and `hint` may be empty. Not an `Error` of the client, whose import takes time."""
 
@@ -40,6 +44,10 @@ def tell(error: Exception) -> int:
     """Write what `error` means to a person; return the exit code."""
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         usage = cast("_Usage", error)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            # Nothing was asked for: the message is the help text.
+            sys.stderr.write(usage.format_message() + "\n")
+            return usage.exit_code
         _write(usage.format_message(), "", _usage_hint(error))
         return usage.exit_code
     if isinstance(error, CommandError):
@@ -66,7 +74,13 @@ def explained(error: "Error") -> tuple[str, str, str]:
             count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
             return f"not valid, {count}", "\n".join(str(problem) for problem in problems), ""
         case _:
-            return str(error), "", _HINTS.get(type(error).__name__, "")
+            return str(error), "", _hint(type(error).__name__, str(error))
+
+
+def _hint(name: str, message: str) -> str:
+    """Return what to do next, where that is not in the message itself."""
+    fits = _ONLY_IF.get(name)
+    return _HINTS.get(name, "") if fits is None or any(word in message for word in fits) else ""
 
 
 def pipe_closed() -> int:

@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ _SYSTEM_ONLY: Final = (
     "SupplementaryGroups=",
     "# Cameras",
     "ProtectClock=",
+    "ProtectKernelTunables=",
     "ProtectKernelModules=",
     "ProtectKernelLogs=",
     "ProtectHostname=",
@@ -79,6 +81,16 @@ def plan(data: str, *, for_user: bool) -> Plan:
     return Plan(path=f"/etc/systemd/system/{UNIT}", text=text, steps=steps)
 
 
+def check(data: str, *, for_user: bool) -> None:
+    """See that the unit could start, before anything is changed. Raises `CommandError`."""
+    if not (Path(data) / "agent" / "config.json").exists():
+        raise CommandError("this device has not joined", data, f"type edgewise agent join --token-file FILE --data {data} first")
+    closed = None if for_user else closed_to_others(sys.executable, sys.prefix)
+    if closed is not None:
+        hint = "put the virtual environment where everybody may read it, such as /opt/edgewise, and install from there"
+        raise CommandError(f"the user {ACCOUNT}, as which the agent will run, may not enter {closed}", sys.executable, hint)
+
+
 def carry_out(plan: Plan) -> None:
     """Write the unit and run the steps. Raises `CommandError` at the first that fails."""
     if shutil.which("systemctl") is None:
@@ -96,6 +108,17 @@ def carry_out(plan: Plan) -> None:
         raise CommandError(f"the unit cannot be written: {error.strerror}", plan.path) from None
     for step in plan.steps:
         _run(step)
+
+
+def closed_to_others(*paths: str) -> Path | None:
+    """Return the first folder on the way to one of `paths`, links followed, that only its owner and group may enter, as home folders
+    usually are."""
+    for text in paths:
+        for path in (Path(text).absolute(), Path(text).resolve()):
+            for folder in (*reversed(path.parents), path):
+                if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
+                    return folder
+    return None
 
 
 def _run(step: Step) -> None:

@@ -77,8 +77,15 @@ def event_lines(known: "list[Event] | tuple[Event, ...]", form: options.OutputFo
     for event in known:
         subject = f" ({event.about})" if event.about and form == "wide" else ""
         kind = painted(event.type) + " " * (7 - len(event.type))
-        lines.append(f"{moment(event.at):<20}   {kind}   {event.reason:<20}   {event.source:<16}   {event.message}{subject}")
+        lines.append(f"{moment(event.at):<20}   {kind}   {event.reason:<20}   {event.source:<16}   {_about(event)}{event.message}{subject}")
     return "".join(line + "\n" for line in lines)
+
+
+def _about(event: "Event") -> str:
+    """Return which workload a device speaks of: its messages name the revision only."""
+    kind, _, name = event.about.partition("/")
+    workload = name.rpartition("/")[2].removesuffix(f".{event.source}")
+    return f"{workload}: " if kind == "Instance" and workload and workload not in event.message else ""
 
 
 def logs(

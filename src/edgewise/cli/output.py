@@ -62,15 +62,23 @@ def painted(text: str) -> str:
     return f"\033[{code}m{text}\033[0m" if code else text
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, headers: bool = True) -> str:
-    """Return rows in columns, as wide as the terminal at most: the widest cells are cut. Written elsewhere, nothing is cut."""
+def table(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], *, headers: bool = True, cut: bool = True, least: Sequence[int] = ()
+) -> str:
+    """Return rows in columns, at least `least` wide each. On a terminal, `cut` makes them as wide as it at most: the widest cells are cut.
+    Written elsewhere, nothing is cut."""
     lines = [tuple(titles), *rows] if headers else list(rows)
     if not lines:
         return ""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
-    if is_terminal():
+    widths = [max(pair) for pair in zip(widths_of(lines), least or [0] * len(titles), strict=True)]
+    if cut and is_terminal():
         widths = fitted(widths, shutil.get_terminal_size((100, 24)).columns, [len(title) for title in titles])
     return "".join(_line(line, widths, paint=index > 0 or not headers) for index, line in enumerate(lines))
+
+
+def widths_of(lines: Sequence[Sequence[str]]) -> list[int]:
+    """Return how wide each column must be to hold `lines`."""
+    return [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
 
 
 def fitted(widths: Sequence[int], columns: int, least: Sequence[int]) -> list[int]:
@@ -95,35 +103,62 @@ def _line(cells: Sequence[str], widths: Sequence[int], *, paint: bool) -> str:
     return "   ".join(shown).rstrip() + "\n"
 
 
-def resources(kind: Kind, items: Sequence[Resource], form: "OutputFormat", now: float, *, namespaces: bool, headers: bool = True) -> str:
-    """Return resources of one kind as a list in the form that was asked for."""
+def resources(
+    kind: Kind,
+    items: Sequence[Resource],
+    form: "OutputFormat",
+    now: float,
+    *,
+    namespaces: bool,
+    headers: bool = True,
+    least: Sequence[int] = (),
+) -> str:
+    """Return resources of one kind as a list in the form that was asked for. `least`: widths of a table's columns."""
     match form:
         case "json":
-            return as_json(listed(kind, items))
+            return as_json(listed(f"{kind.name}List", items))
         case "yaml":
-            return as_yaml(listed(kind, items))
+            return as_yaml(listed(f"{kind.name}List", items))
         case "name":
             return "".join(f"{kind.name.lower()}/{item.metadata.name}\n" for item in items)
         case "table" | "wide":
-            columns = tables.columns(kind, wide=form == "wide", namespaces=namespaces)
-            rows = [[column.cell(item, now) for column in columns] for item in items]
-            return table([column.title for column in columns], rows, headers=headers)
+            titles, rows = _cells(kind, items, form, now, namespaces=namespaces)
+            return table(titles, rows, headers=headers, cut=form == "table", least=least)
 
 
-def one(resource: Resource, form: "OutputFormat", now: float, *, headers: bool = True) -> str:
+def column_widths(kind: Kind, items: Sequence[Resource], form: "OutputFormat", now: float, *, namespaces: bool) -> list[int]:
+    """Return the widths that a table of `items` has, so that rows which come later can align with it."""
+    titles, rows = _cells(kind, items, form, now, namespaces=namespaces)
+    return widths_of([titles, *rows])
+
+
+def _cells(
+    kind: Kind, items: Sequence[Resource], form: "OutputFormat", now: float, *, namespaces: bool
+) -> tuple[list[str], list[list[str]]]:
+    columns = tables.columns(kind, wide=form == "wide", namespaces=namespaces)
+    return [column.title for column in columns], [[column.cell(item, now) for column in columns] for item in items]
+
+
+def one(resource: Resource, form: "OutputFormat", now: float) -> str:
     """Return one resource in the form that was asked for."""
     match form:
         case "json":
-            return as_json(msgspec.to_builtins(resource))
+            return as_json(_ordered(resource))
         case "yaml":
-            return as_yaml(msgspec.to_builtins(resource))
+            return as_yaml(_ordered(resource))
         case _:
-            return resources(BY_TYPE[type(resource)], [resource], form, now, namespaces=False, headers=headers)
+            return resources(BY_TYPE[type(resource)], [resource], form, now, namespaces=False)
 
 
-def listed(kind: Kind, items: Sequence[Resource]) -> dict[str, object]:
+def listed(kind: str, items: Sequence[Resource]) -> dict[str, object]:
     """Return a list as an object of its own, as the API answers it."""
-    return {"apiVersion": API_VERSION, "kind": f"{kind.name}List", "items": [msgspec.to_builtins(item) for item in items]}
+    return {"apiVersion": API_VERSION, "kind": kind, "items": [_ordered(item) for item in items]}
+
+
+def _ordered(resource: Resource) -> dict[str, object]:
+    """Return a resource's fields in the order in which people write them."""
+    fields: dict[str, object] = msgspec.to_builtins(resource)
+    return {name: fields[name] for name in ("apiVersion", "kind", "metadata", "spec", "status") if name in fields} | fields
 
 
 def as_json(value: object) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgewise.client.answers import AppliedResource
+    from edgewise.client.errors import Error
     from edgewise.client.fleet import Client
     from edgewise.resources.kinds import Kind, Resource
 
@@ -65,7 +66,7 @@ def _tell_applied(item: "AppliedResource", *, dry_run: bool) -> None:
 
         output.out(placement_table(item.placement, indent="  "))
     elif dry_run and name.startswith("workload/"):
-        output.note("  it would run nowhere yet: there is no device, or what it refers to is not there or does not fit it")
+        output.note("  it would run nowhere yet" + ("" if item.warnings else ": there is no device"))
 
 
 def get(
@@ -104,30 +105,78 @@ class _Form:
 
 async def _get(wanted: "Sequence[tuple[Kind, str]]", form: _Form, namespace: str, context: str) -> None:
     from edgewise.cli import output
+    from edgewise.client.errors import NotFound
 
     async with connected(context, namespace) as client:
         if form.watch:
             await _watch(client, wanted[0], form)
             return
-        printed = False
-        for index, (kind, name) in enumerate(wanted):
-            if name:
-                resource = await client.get(kind.type, name)
-                output.out(_separator(form, index) + output.one(resource, form.output, time.time(), headers=form.headers and index == 0))
-                continue
-            items = await client.list(kind.type, all_namespaces=form.all_namespaces, labels=form.labels)
-            if not items and form.output in {"table", "wide"}:
+        found: list[_Found] = []
+        missing: Error | None = None
+        for kind, names in _by_kind(wanted):
+            items: list[Resource] = []
+            try:
+                if names:
+                    for name in names:
+                        items.append(await client.get(kind.type, name))  # noqa: PERF401 - those before the first that is missing are shown
+                else:
+                    items.extend(await client.list(kind.type, all_namespaces=form.all_namespaces, labels=form.labels))
+            except NotFound as error:
+                missing = error
+            if not items and not names and form.output in {"table", "wide"}:
                 place = "" if form.all_namespaces or not kind.namespaced else f" in the namespace {client.namespace}"
                 output.note(f"no {kind.plural} found{place}")
-                continue
-            text = output.resources(kind, items, form.output, time.time(), namespaces=form.all_namespaces, headers=form.headers)
-            blank = "\n" if printed and form.output in {"table", "wide"} else ""
-            output.out(blank + _separator(form, index) + text)
-            printed = True
+            found.append(_Found(kind, items, named=bool(names)))
+            if missing is not None:
+                break
+        _print_found([each for each in found if each.items or not (each.named or form.output in {"table", "wide"})], form)
+        if missing is not None:
+            raise missing
 
 
-def _separator(form: _Form, index: int) -> str:
-    return "---\n" if index and form.output == "yaml" else ""
+class _Found:
+    """What was found of one kind. `named`: by name, not as a list."""
+
+    def __init__(self, kind: "Kind", items: "Sequence[Resource]", *, named: bool) -> None:
+        self.kind = kind
+        self.items = items
+        self.named = named
+
+
+def _by_kind(wanted: "Sequence[tuple[Kind, str]]") -> "list[tuple[Kind, list[str]]]":
+    """Return names that stand beside each other under their kind; no names stand for all."""
+    groups: list[tuple[Kind, list[str]]] = []
+    for kind, name in wanted:
+        if not groups or groups[-1][0] is not kind or not name:
+            groups.append((kind, []))
+        if name:
+            groups[-1][1].append(name)
+    return groups
+
+
+def _print_found(found: "Sequence[_Found]", form: _Form) -> None:
+    """Print a table for each kind, or for programs one document that holds everything."""
+    from edgewise.cli import output
+
+    now = time.time()
+    if form.output in {"json", "yaml"}:
+        everything = [item for each in found for item in each.items]
+        if len(found) == 1 and (not found[0].named or len(everything) == 1):
+            each = found[0]
+            text = (
+                output.one(everything[0], form.output, now)
+                if each.named
+                else output.resources(each.kind, everything, form.output, now, namespaces=False)
+            )
+            output.out(text)
+        elif found:
+            both = output.listed("List", everything)
+            output.out(output.as_json(both) if form.output == "json" else output.as_yaml(both))
+        return
+    for index, each in enumerate(found):
+        namespaces = form.all_namespaces and not each.named
+        text = output.resources(each.kind, each.items, form.output, now, namespaces=namespaces, headers=form.headers)
+        output.out(("\n" if index and form.output != "name" else "") + text)
 
 
 async def _watch(client: "Client", wanted: "tuple[Kind, str]", form: _Form) -> None:
@@ -135,17 +184,31 @@ async def _watch(client: "Client", wanted: "tuple[Kind, str]", form: _Form) -> N
 
     kind, name = wanted
     headers = form.headers
+    least = await _widths(client, kind, name, form) if form.output in {"table", "wide"} else []
     async for change in client.watch(kind.type, all_namespaces=form.all_namespaces, labels=form.labels):
         if name and change.resource.metadata.name != name:
             continue
         if form.output in {"table", "wide"}:
-            text = output.resources(kind, [change.resource], form.output, time.time(), namespaces=form.all_namespaces, headers=headers)
+            text = output.resources(
+                kind, [change.resource], form.output, time.time(), namespaces=form.all_namespaces, headers=headers, least=least
+            )
             if change.type == "DELETED":
                 text = text.rstrip("\n") + "   (deleted)\n"
         else:
-            text = _separator(form, 0 if headers else 1) + output.one(change.resource, form.output, time.time())
+            text = ("---\n" if form.output == "yaml" and not headers else "") + output.one(change.resource, form.output, time.time())
         output.out(text)
         headers = False
+
+
+async def _widths(client: "Client", kind: "Kind", name: str, form: _Form) -> list[int]:
+    """Return how wide the columns of what is there now are: every change is printed by itself, and they are to align."""
+    from edgewise.cli import output
+
+    if name:
+        there: Sequence[Resource] = (await client.get(kind.type, name),)
+    else:
+        there = await client.list(kind.type, all_namespaces=form.all_namespaces, labels=form.labels)
+    return output.column_widths(kind, there, form.output, time.time(), namespaces=form.all_namespaces)
 
 
 def describe(

@@ -1,4 +1,4 @@
-"""`rollout watch|pause|resume|promote|abort|history`."""
+"""`rollout watch|pause|resume|promote|abort|retry|history`."""
 
 import sys
 import time
@@ -13,6 +13,7 @@ from edgewise.cli.session import connected, run
 if TYPE_CHECKING:
     from edgewise.resources.rollout import Rollout, RolloutAction
 
+_FAILURES_SHOWN: Final = 5
 _DONE: Final = {"pause": "paused", "resume": "resumed", "promote": "promoted", "abort": "aborted"}
 
 
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     rollout.command("resume")(resume)
     rollout.command("promote")(promote)
     rollout.command("abort")(abort)
+    rollout.command("retry")(retry)
     rollout.command("history")(history)
     app.add_typer(rollout, name="rollout")
 
@@ -39,8 +41,19 @@ def watch(
     """Follow the rollout of the newest revision to its end. Fails unless it succeeds."""
     rollout = run(_watch(workload, timeout, namespace, context))
     if rollout.status.state.value != "Succeeded":
-        detail = rollout.status.message or "edgewise describe rollout says more"
-        raise CommandError(f"rollout {rollout.metadata.name} ended as {rollout.status.state.value}", detail)
+        raise CommandError(f"rollout {rollout.metadata.name} ended as {rollout.status.state.value}", *_why(rollout))
+
+
+def _why(rollout: "Rollout") -> tuple[str, str]:
+    """Return why a rollout did not succeed, and where to look next."""
+    failures = sorted(rollout.status.failures.items())
+    lines = [rollout.status.message, *(f"{device}: {reason}" for device, reason in failures[:_FAILURES_SHOWN])]
+    if len(failures) > _FAILURES_SHOWN:
+        lines.append(f"… and {len(failures) - _FAILURES_SHOWN} more")
+    hint = f"edgewise describe rollout {rollout.metadata.name} says more"
+    if failures:
+        hint += f"; edgewise logs {failures[0][0]}/{rollout.spec.workload} shows what it wrote"
+    return "\n".join(line for line in lines if line), hint
 
 
 async def _watch(workload: str, seconds: float, namespace: str, context: str) -> "Rollout":
@@ -123,6 +136,24 @@ async def _act(workload: str, action: "RolloutAction", namespace: str, context: 
     async with connected(context, namespace) as client:
         rollout = await client.rollout_action(workload, action)
         output.out(f"rollout/{rollout.metadata.name} {_DONE[action]}\n")
+
+
+def retry(workload: options.Workload, namespace: options.Namespace = "", context: options.ContextName = "") -> None:
+    """Let revisions that were taken back be tried again, also on the devices that refuse them."""
+    run(_retry(workload, namespace, context))
+
+
+async def _retry(workload: str, namespace: str, context: str) -> None:
+    from edgewise.cli import output
+    from edgewise.resources.workload import Workload
+
+    async with connected(context, namespace) as client:
+        rejected = (await client.get(Workload, workload)).status.rejected
+        if not rejected:
+            hint = "edgewise device clear-refused lets one device try again what it refuses"
+            raise CommandError(f"no revision of {workload} was taken back", hint=hint)
+        await client.clear_rejected(workload)
+    output.out(f"workload/{workload}: {', '.join(rejected)} may be tried again\n")
 
 
 def history(

@@ -86,7 +86,7 @@ def or_dash(text: str) -> str:
 
 _NAMESPACE: Final = Column("NAMESPACE", lambda each, _: each.metadata.namespace)
 _NAME: Final = Column("NAME", lambda each, _: each.metadata.name)
-_AGE: Final = Column("AGE", lambda each, now: age(each.metadata.created_at, now))
+_AGE: Final = Column("AGE", lambda each, now: age(each.metadata.created_at, now) + (",Deleting" if each.metadata.deleted_at else ""))
 _LABELS: Final = Column("LABELS", lambda each, _: labels(each.metadata.labels))
 
 _COLUMNS: Final[dict[type[Resource], tuple[Column, ...]]] = {

@@ -27,6 +27,7 @@ Body = bytes | AsyncIterator[bytes] | None
 Params = dict[str, str]
 
 API: Final = "/apis/v1alpha1"
+_NOT_FOUND: Final = 404
 _BUSY: Final = frozenset({429, 503})
 
 
@@ -180,6 +181,11 @@ def _raise(status: int, content: bytes) -> NoReturn:
     try:
         body = msgspec.json.decode(content, type=ErrorEnvelope).error
     except msgspec.DecodeError:
+        if status == _NOT_FOUND and content:
+            raise Refused(
+                "what answers there is no operator API (HTTP 404): is it another port of the control plane, such as the device gateway's?",
+                "NotEdgewise",
+            ) from None
         body = ErrorBody(reason="", message="")
     raise _error(status, body)
 

@@ -173,6 +173,11 @@ class Client:
         path = f"{self._namespaced(namespace)}/rollouts/{_part(workload)}/{action}"
         return await self._connection.json("POST", path, Rollout)
 
+    async def clear_rejected(self, workload: str, *, namespace: str | None = None) -> Workload:
+        """Let the revisions that rollouts took back be tried again, here and on the devices that refuse them; return the workload as it is
+        then. When the newest revision is one of them, its rollout begins anew. Changes nothing when none was taken back."""
+        return await self._connection.json("POST", f"{self._path(Workload, workload, namespace)}/clear-refused", Workload)
+
     async def rollout_history(self, workload: str, *, namespace: str | None = None) -> tuple[Rollout, ...]:
         """Return the workload's rollouts, oldest first."""
         path = f"{self._namespaced(namespace)}/rollouts/{_part(workload)}/history"

@@ -95,14 +95,35 @@ def test_a_workload_is_described_with_its_placement(fleet, pushed):
     out, _ = fleet.type("apply", "--dry-run", "-f", "-", stdin=WORKLOAD.replace("NAME", "planned").encode())
     assert "workload/planned created (dry run)" in out
     assert "bare" in out
-    assert "camera must be Exists, is not set" in out
+    assert "camera must be set, is not set" in out
     fleet.type("apply", "-f", "-", stdin=WORKLOAD.replace("NAME", "planned").encode())
     described, _ = fleet.type("describe", "workload", "planned", "-n", "line-3")
     assert "every matching device, camera Exists, prefer quality" in described
-    assert "camera must be Exists, is not set" in described
+    assert "camera must be set, is not set" in described
     assert max(len(line) for line in fleet.type("get", "devices", "-o", "wide")[0].splitlines()) < 200
     assert all(len(line) <= 100 for line in fleet.type("get", "devices")[0].splitlines())
     fleet.type("delete", "workload", "planned", "-n", "line-3")
+
+
+def test_a_dry_run_says_why_a_workload_would_run_nowhere(fleet, pushed):
+    text = WORKLOAD.replace("NAME", "planned") + "  parameters: {nope: 1, neither: 2}\n"
+    out, err = fleet.type("apply", "--dry-run", "-f", "-", stdin=text.encode())
+    assert out == "workload/planned created (dry run)\n"
+    assert "warning: parameters.neither: the artifact declares no parameter" in err
+    assert "parameters.nope: the artifact declares no parameter" in err
+
+
+def test_what_is_asked_for_together_is_one_document_for_programs(fleet, pushed):
+    both = json.loads(fleet.type("get", "artifacts,artifactversions", "-A", "-o", "json")[0])
+    assert (both["apiVersion"], both["kind"]) == ("edgewise/v1alpha1", "List")
+    assert {item["kind"] for item in both["items"]} == {"Artifact", "ArtifactVersion"}
+    assert next(item["status"]["latest"] for item in both["items"] if item["kind"] == "Artifact") == "1"
+
+
+def test_only_what_was_taken_back_can_be_tried_again(fleet, pushed):
+    fleet.type("apply", "-f", "-", stdin=WORKLOAD.replace("NAME", "steady").encode())
+    assert "no revision of steady was taken back" in fleet.type("rollout", "retry", "steady", "-n", "line-3", code=1)[1]
+    fleet.type("delete", "workload", "steady", "-n", "line-3")
 
 
 def test_problems_name_file_line_path_and_nearest_name(fleet):

@@ -12,10 +12,12 @@ from edgewise.cli.artifact_commands import _Draft, release_of
 from edgewise.cli.context_commands import checked_address
 from edgewise.cli.failures import CommandError
 from edgewise.cli.log_commands import about_of, event_lines, printable
-from edgewise.cli.rollout_commands import rollout_line
+from edgewise.cli.rollout_commands import _why, rollout_line
 from edgewise.client.answers import Event
-from edgewise.client.errors import Unreachable
+from edgewise.client.errors import Conflict, Denied, Unreachable
 from edgewise.resources.errors import Invalid, Problem
+from edgewise.resources.meta import Metadata
+from edgewise.resources.rollout import Rollout, RolloutSpec, RolloutStatus
 
 HEAVY = ("asyncio", "httpx", "msgspec", "yaml", "rich", "tuf", "cryptography", "litestar", "uvicorn", "numpy", "click")
 
@@ -82,6 +84,35 @@ def test_errors_are_what_where_and_what_to_do(capsys):
     assert "is the control plane running there?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "hinted"),
+    [
+        (Conflict("it changed meanwhile", None), True),
+        (Conflict("Site lab cannot be deleted: devices stand there", None), False),
+        (Denied("to apply takes the role operator, this is viewer"), True),
+        (Denied("nobody may delete Rollout"), False),
+    ],
+)
+def test_hints_fit_their_errors(capsys, error, hinted):
+    failures.tell(error)
+    assert (len(capsys.readouterr().err.splitlines()) > 1) is hinted
+
+
+@pytest.mark.parametrize("words", [(), ("rollout",)])
+def test_nothing_asked_for_is_answered_with_help(typed, words):
+    code, _, err = typed(*words)
+    assert code == 2
+    assert err.startswith("Usage: edgewise")
+
+
+def test_a_rollout_that_failed_says_why_and_where_to_look():
+    status = RolloutStatus(message="2 of 2 devices failed", failures={f"edge-{index}": "Crashed: boom" for index in range(7)})
+    rollout = Rollout(metadata=Metadata(name="camera-2"), spec=RolloutSpec(workload="camera", to_revision="ab"), status=status)
+    where, hint = _why(rollout)
+    assert where.splitlines() == ["2 of 2 devices failed", *(f"edge-{index}: Crashed: boom" for index in range(5)), "… and 2 more"]
+    assert "edgewise logs edge-0/camera" in hint
+
+
 def test_a_defect_is_told_without_a_traceback_unless_asked_for(capsys, monkeypatch):
     assert failures.tell(ZeroDivisionError("x")) == 1
     said = capsys.readouterr().err
@@ -125,6 +156,10 @@ def test_event_lines():
     assert event_lines([event], "table", headers=False).split() == ["2027-01-15T08:00:00Z", "Warning", "Refused", "edge-1", "no"]
     assert "(Workload/n/a)" in event_lines([event], "wide", headers=False)
     assert '"number":1' in event_lines([event], "json", headers=False)
+    named = Event(
+        number=2, at=1.0, type="Normal", reason="Installed", message="it is there", source="edge-1", about="Instance/n/cam.edge-1"
+    )
+    assert event_lines([named], "table", headers=False).endswith("   cam: it is there\n")
 
 
 def test_a_captured_device_cannot_steer_the_terminal():
@@ -197,6 +232,30 @@ def test_installing_changes_nothing_when_dry(typed, tmp_path):
     assert code == 0
     assert f"--data {tmp_path}" in out
     assert "systemctl --user enable --now edgewise-agent.service" in err
+
+
+def test_installing_is_refused_before_anything_changed_when_it_cannot_work(monkeypatch, tmp_path):
+    with pytest.raises(CommandError, match="has not joined"):
+        installing.check(str(tmp_path), for_user=True)
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "config.json").write_text("{}")
+    installing.check(str(tmp_path), for_user=True)
+    home = tmp_path / "home"
+    (home / "venv").mkdir(parents=True)
+    home.chmod(0o700)
+    monkeypatch.setattr(installing.sys, "prefix", str(home / "venv"))
+    with pytest.raises(CommandError, match="may not enter"):
+        installing.check(str(tmp_path), for_user=False)
+
+
+def test_a_folder_that_others_may_not_enter_is_found(tmp_path):
+    outer = installing.closed_to_others(str(tmp_path))  # pytest's own folders may be closed
+    home = tmp_path / "home"
+    (home / "venv").mkdir(parents=True)
+    home.chmod(0o750)
+    assert installing.closed_to_others(str(home / "venv")) == (outer or home)
+    home.chmod(0o755)
+    assert installing.closed_to_others(str(home / "venv")) == outer
 
 
 def test_installing_stops_at_the_first_step_that_fails(monkeypatch, tmp_path):

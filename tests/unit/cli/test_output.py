@@ -43,7 +43,7 @@ def test_what_a_person_looks_for_is_in_the_table(make, now):
 
 def test_names_and_missing_headers(make, now):
     assert output.one(make("Device"), "name", now) == "device/edge-1\n"
-    assert "NAME" not in output.one(make("Device"), "table", now, headers=False)
+    assert "NAME" not in output.resources(BY_NAME["Device"], [make("Device")], "table", now, namespaces=False, headers=False)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -120,3 +120,24 @@ def test_json_is_json(make, now):
 
 def test_every_kind_has_columns():
     assert all(tables.columns(BY_NAME[kind.name], wide=True, namespaces=True) for kind in KINDS)
+
+
+def test_rows_that_come_later_align_with_the_first(make, now):
+    kind, device = BY_NAME["Device"], make("Device")
+    least = output.column_widths(kind, [device], "table", now, namespaces=False)
+    whole = output.resources(kind, [device], "table", now, namespaces=False).splitlines()
+    later = output.resources(kind, [device], "table", now, namespaces=False, headers=False, least=least)
+    assert later.rstrip("\n") == whole[1]
+    assert output.table(["A", "B"], [["x", "y"]], headers=False, least=[4, 1]) == "x      y\n"
+
+
+def test_fields_stand_in_the_order_in_which_people_write_them(make, now):
+    fields = yaml.safe_load(output.one(make("Workload"), "yaml", now))
+    assert list(fields) == ["apiVersion", "kind", "metadata", "spec", "status"]
+
+
+def test_what_is_being_deleted_says_so(make, now):
+    device = make("Device")
+    leaving = msgspec.structs.replace(device, metadata=msgspec.structs.replace(device.metadata, deleted_at=now))
+    assert "Deleting" in output.one(leaving, "table", now)
+    assert "Deleting" not in output.one(device, "table", now)
