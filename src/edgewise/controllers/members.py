@@ -19,10 +19,10 @@ class Members:
 
     __slots__ = (
         "_deadline",
+        "_epochs",
         "_overdue",
         "_site",
         "_standing",
-        "highest_epoch",
         "instances",
         "lost",
         "offline",
@@ -40,7 +40,7 @@ class Members:
         self.offline: set[str] = set()
         self.lost: set[str] = set()
         self.sites: dict[str, int] = {}
-        self.highest_epoch = 0
+        self._epochs: dict[int, int] = {}
         self.to = ""
         self.tally = Tally()
         self._standing: dict[str, Standing] = {}
@@ -57,7 +57,6 @@ class Members:
             if before.spec is not row.spec and before.spec.assigned_at != row.spec.assigned_at:
                 self._overdue.discard(device)
         self.instances[device] = row
-        self.highest_epoch = max(self.highest_epoch, row.spec.epoch)
         self._count(row, 1)
         self.look(device, reach)
         return before
@@ -74,7 +73,17 @@ class Members:
             self._overdue.discard(device)
         return row
 
+    @property
+    def highest_epoch(self) -> int:
+        """The highest epoch of the instances that there are, 0 without any. One that is gone was reported gone by its device, so that no
+        copy of it can come back late."""
+        return max(self._epochs, default=0)
+
     def _count(self, row: InstanceRow, step: int) -> None:
+        epoch = row.spec.epoch
+        self._epochs[epoch] = self._epochs.get(epoch, 0) + step
+        if not self._epochs[epoch]:
+            del self._epochs[epoch]
         if row.running:
             self.running += step
             self.ready += step * row.seen.ready
