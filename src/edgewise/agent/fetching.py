@@ -1,6 +1,7 @@
 """Fetching, verifying and installing one variant. Short-lived process only."""
 
 import contextlib
+import errno
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -143,9 +144,17 @@ def failure(error: Exception) -> Failed:
         case FetchMissing():
             return Failed(kind="transient", reason="MetadataMissing", message=f"the control plane has no {error}")
         case OSError():
-            return Failed(kind="transient", reason="DiskFailed", message=str(error))
+            return _disk_failure(error)
         case _:
             return Failed(kind="transient", reason=type(error).__name__, message=str(error))
+
+
+def _disk_failure(error: OSError) -> Failed:
+    """Say it as the installer does, for those who write to the disk by themselves."""
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    where = f" ({error.filename})" if error.filename else ""
+    message = f"the disk {'is full' if full else 'failed'}: {error.strerror or error}{where}"
+    return Failed(kind="transient", reason="DiskFull" if full else "DiskFailed", message=message)
 
 
 def _may_pass(error: Exception) -> bool:
