@@ -141,12 +141,12 @@ class Device:
         self.process = None
         self.starts = 0
 
-    def start(self):
-        """Start the supervisor, which starts the rest."""
+    def start(self, inside=()):
+        """Start the supervisor, which starts the rest; `inside` is a command that runs another one."""
         environment = {**self.fleet.environment, "PYTHONPATH": str(self.hooks.folder)}
         with (self.fleet.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                supervisor_argv(str(self.data), (), _SUPERVISOR_LIMITS),
+                [*inside, *supervisor_argv(str(self.data), (), _SUPERVISOR_LIMITS)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -455,6 +455,7 @@ class Fleet:
         rollout = self.rollout(name)
         lines = [f"rollout {rollout.spec.version if rollout else None}: {rollout.status if rollout else None}"]
         lines += [f"{device}: {one.spec} {one.status}" for device, one in self.instances(name).items()]
+        lines.append(f"placement: {self.ask(self.client.placement(name))}")
         lines += [
             f"--- {device.name}\n{device.log[-1500:]}\n{sorted(file.name for file in device.hooks.folder.iterdir())}"
             for device in self.devices.values()
