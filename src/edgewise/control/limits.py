@@ -9,15 +9,16 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of the control plane process. Sizes in bytes, times in seconds.
 
     Device gateway: `connections_max` in all, of which `anonymous_connections_max` without a client certificate (they may only join and
-    renew). `head_bytes_max` bounds a request's line and headers. A request must be whole `request_seconds` after its first byte, and a
-    connection without one is closed after `idle_seconds` (`anonymous_idle_seconds` without a certificate). A silent one is probed after
-    `keepalive_idle_seconds`, then every `keepalive_interval_seconds`, and given up after `keepalive_give_up_seconds`. After a refusal
-    in the middle of a body, up to `linger_bytes_max` more are taken and forgotten within `linger_seconds`. `reports_in_flight_max` and
-    `report_bytes_in_flight_max` bound what waits for its commit, `reports_waiting_max` those of one agent behind each other;
-    `report_body_bytes_max` is what travels, `report_decoded_bytes_max` what it may become when unpacked. `answer_conflicts_max`: how often
-    a request is decided anew because something changed in between. A poll waits `poll_seconds_default` unless it asks for less, and
-    `poll_seconds_max` at most. `joins_in_flight_max` bounds joins and renewals that are worked on at a time (each signs a certificate).
-    A 503 or 429 asks to come back after `retry_seconds_min` to `retry_seconds_max`, at random.
+    renew). A TLS handshake is done within `handshake_seconds` of its beginning. `head_bytes_max` bounds a request's line and headers. A
+    request must be whole `request_seconds` after its first byte, and a connection without one is closed after `idle_seconds`
+    (`anonymous_idle_seconds` without a certificate). A silent one is probed after `keepalive_idle_seconds`, then every
+    `keepalive_interval_seconds`, and given up after `keepalive_give_up_seconds`. After a refusal in the middle of a body, up to
+    `linger_bytes_max` more are taken and forgotten within `linger_seconds`. `reports_in_flight_max` and `report_bytes_in_flight_max`
+    bound what waits for its commit, `reports_waiting_max` those of one agent behind each other; `report_body_bytes_max` is what
+    travels, `report_decoded_bytes_max` what it may become when unpacked. `answer_conflicts_max`: how often a request is decided anew
+    because something changed in between. A poll waits `poll_seconds_default` unless it asks for less, and `poll_seconds_max` at most.
+    `joins_in_flight_max` bounds joins and renewals that are worked on at a time (each signs a certificate). A 503 or 429 asks to come
+    back after `retry_seconds_min` to `retry_seconds_max`, at random.
 
     Blobs: `transfers_max` downloads at a time, of which `transfer_readers_max` read or send a piece of `transfer_chunk_bytes` at the same
     moment; a receiver that takes no piece for `transfer_stall_seconds` is dropped; `transfer_bytes_per_second` shapes all together
@@ -39,6 +40,7 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     connections_max: int = 16_000
     anonymous_connections_max: int = 1_000
+    handshake_seconds: float = 30.0
     head_bytes_max: int = 16_384
     request_seconds: float = 30.0
     idle_seconds: float = 330.0

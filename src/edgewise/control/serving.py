@@ -12,6 +12,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.server import Server
 
+from edgewise.control.accepting import Door
 from edgewise.control.limits import ControlLimits
 from edgewise.control.peer import PeerProtocol, sweep
 
@@ -24,7 +25,29 @@ class ListenError(Exception):
 
 
 class _Server(Server):
-    """uvicorn's server without its signal handlers: the process has its own."""
+    """uvicorn's server with our way of accepting connections, and without its signal handlers: the process has its own."""
+
+    def __init__(self, config: uvicorn.Config, limits: ControlLimits) -> None:
+        super().__init__(config)
+        self._limits = limits
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        config = self.config
+        make: Any = config.http_protocol_class
+        tls = config.ssl
+        if tls is None:
+            raise ListenError("a server without TLS was asked for")
+
+        def make_protocol() -> asyncio.Protocol:
+            protocol: asyncio.Protocol = make(config=config, server_state=self.server_state, app_state={})
+            return protocol
+
+        doors = [Door(listener, tls, make_protocol, self._limits) for listener in sockets or ()]
+        self.servers: Any = doors
+        for door in doors:
+            door.open()
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -56,7 +79,7 @@ class HttpServer:
             timeout_graceful_shutdown=max(1, round(limits.shutdown_seconds)),
         )
         self._listener = listener
-        self._server = _Server(config)
+        self._server = _Server(config, limits)
         self._task: asyncio.Task[None] | None = None
 
     @property
