@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks._device import control_plane, device, join
 from benchmarks.row import Row
 from edgewise.agent.limits import LIMITS
+from edgewise.control.limits import LIMITS as CONTROL_LIMITS
 
 _POLLS = 6
 _WAIT_SECONDS = 5.0
@@ -149,7 +150,7 @@ def measure() -> Iterator[Row]:
             polling.cut()
             reconnected = _reconnected(proxy, before) - polled // _POLLS
     polls = 3600 / LIMITS.poll_wait_seconds
-    probes = polls * int(LIMITS.poll_wait_seconds // LIMITS.keepalive_idle_seconds)
+    probes = polls * int(LIMITS.poll_wait_seconds // min(LIMITS.keepalive_idle_seconds, CONTROL_LIMITS.keepalive_idle_seconds))
     value = polls * polled / _POLLS + probes * 2 * _SEGMENT_BYTES + others / seconds * 3600
     note = f"measured over {_POLLS} polls that waited {_WAIT_SECONDS:g} s, {polled / _POLLS:.0f} bytes each and {others} bytes beside them,"
     note += f" scaled to {polls:g} polls an hour that wait {LIMITS.poll_wait_seconds:g} s,"
