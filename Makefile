@@ -23,7 +23,7 @@ demo: $(VENV)/.ready ## set up, then show the whole loop with real processes (AR
 	@$(BIN)/python -m demo $(ARGS)
 
 test: $(VENV)/.ready ## set up, then run the tests (ARGS passes options to pytest)
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.ready ## style, types, layering, the documentation that is made from the code
 	@$(BIN)/ruff format --check .
