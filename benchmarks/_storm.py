@@ -1,6 +1,8 @@
 """A control plane that was away, and a whole fleet that finds it again at the same moment. Measured once, for time and memory."""
 
 import asyncio
+import contextlib
+import os
 import tempfile
 import time
 from functools import cache
@@ -9,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks._fleet import Fleet, Server, bare_server, control_plane, make_fleet
-from benchmarks._load import Agents, Caller, percentile, poll_request, run
+from benchmarks._load import Agents, Caller, cpu_seconds, percentile, poll_request, run
 from edgewise.resources.states import Connection
 from edgewise.wire.desired import DesiredState
 
@@ -34,24 +36,29 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wave(msgspec.Struct, kw_only=True):
-    """How it went. `served_at`: seconds after the start until each agent had its first answer; `open_at`: until the last poll was open."""
+    """How it went. `served_at`: seconds from the start until an agent had its first answer, for each that had one. `server_cpu`, `load_cpu`:
+    CPU seconds of the server and of this process meanwhile."""
 
     served_at: list[float] = []
     statuses: dict[int, int] = {}
     without_retry_after: int = 0
     broken: dict[str, int] = {}
     open_polls: int = 0
+    server_cpu: float = 0.0
+    load_cpu: float = 0.0
 
     @property
     def seconds(self) -> float:
-        """Until the last agent was served."""
-        return max(self.served_at, default=float("inf"))
+        """Until the last agent that was served."""
+        return max(self.served_at, default=_GIVE_UP_SECONDS)
 
     def describe(self) -> str:
         """Say how it went."""
         parts = [f"{len(self.served_at):,} served, half of them within {percentile(self.served_at, 0.5):.1f} s"]
         parts += [f"{count:,} with {status}" for status, count in sorted(self.statuses.items())]
         parts += [f"{count:,} with {reason}" for reason, count in self.broken.items()]
+        there = self.seconds * (os.cpu_count() or 1)
+        parts.append(f"CPU seconds: server {self.server_cpu:.1f}, load generator {self.load_cpu:.1f}, of {there:.1f} there were")
         return ", ".join(parts)
 
 
@@ -92,9 +99,13 @@ class _Agents:
         self._began = time.perf_counter()
 
     async def come(self) -> None:
-        """Let all come at once; return when all are served."""
+        """Let all come at once; return when all are served, or it takes too long."""
         self._began = time.perf_counter()
-        async with asyncio.timeout(_GIVE_UP_SECONDS), asyncio.TaskGroup() as tasks:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._come(), _GIVE_UP_SECONDS)
+
+    async def _come(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
             for number in range(self._count):
                 tasks.create_task(self._one(number))
                 if number % _PER_TURN == 0:
@@ -141,7 +152,9 @@ class _Agents:
 
 async def _wave(fleet: Fleet, server: Server, *, stay: bool) -> tuple[Wave, Memory]:
     agents = _Agents(fleet, server, stay=stay)
+    cpu, own = cpu_seconds(server.pid), time.process_time()
     await agents.come()
+    agents.wave.server_cpu, agents.wave.load_cpu = cpu_seconds(server.pid) - cpu, time.process_time() - own
     if stay:
         await asyncio.sleep(_REST_SECONDS)
     agents.wave.open_polls = agents.polling

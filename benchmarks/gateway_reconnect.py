@@ -25,5 +25,5 @@ def measure() -> Iterator[Row]:
         ratio=wave.seconds / measured.bare.seconds,
         target=f"all served within {SECONDS_MAX:.0f} s, no 5xx but 503 with Retry-After",
         met=clean and wave.seconds <= SECONDS_MAX,
-        note=wave.describe(),
+        note=f"{wave.describe()}; bare endpoint: {measured.bare.describe()}",
     )

@@ -20,10 +20,11 @@ BODY_HEADERS = (("Content-Type", CONTENT_TYPE),)
 
 
 class Gateway:
-    """What the resident agent asks of the control plane."""
+    """What the resident agent asks of the control plane. `session` is that of this start of the agent, as in its reports."""
 
-    def __init__(self, client: Client, limits: AgentLimits = LIMITS) -> None:
+    def __init__(self, client: Client, limits: AgentLimits = LIMITS, session: str = "") -> None:
         self.client = client
+        self._session = f"&session={session}" if session else ""
         self._limits = limits
 
     @cached_property
@@ -51,7 +52,7 @@ class Gateway:
     def desired(self, after: Position, wait: float) -> DesiredState | None:
         """Wait up to `wait` seconds for a desired state newer than `after`. None: nothing new."""
         timeouts = Timeouts(read=wait + self._limits.poll_margin_seconds, total=None)
-        target = f"/v1/desired?after={after}&wait={wait:.0f}"
+        target = f"/v1/desired?after={after}&wait={wait:.0f}{self._session}"
         response = self.client.request("GET", target, timeouts=timeouts, body_limit=self._limits.desired_bytes_max)
         if response.status == 204:
             return None

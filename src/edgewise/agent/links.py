@@ -27,6 +27,7 @@ class LinkParts(msgspec.Struct, frozen=True, kw_only=True):
     data_folder: str
     poll_seconds: float
     boot_id: str
+    session: str
     clock: Clock
     randomness: Randomness
     log: Log
@@ -104,7 +105,8 @@ class Links:
             stepper.join(seconds)
 
     def _gateway(self) -> Gateway:
-        return Gateway(Client(self._endpoint, self._parts.floor.now, self._parts.limits), self._parts.limits)
+        client = Client(self._endpoint, self._parts.floor.now, self._parts.limits)
+        return Gateway(client, self._parts.limits, self._parts.session)
 
     def _backoff(self) -> Backoff:
         return Backoff(self._parts.randomness, self._parts.limits.backoff_first_seconds, self._parts.limits.backoff_seconds_max)

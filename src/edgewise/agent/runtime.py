@@ -144,6 +144,7 @@ class Runtime:
             data_folder=self._data,
             poll_seconds=self._config.poll_seconds,
             boot_id=self._boot_id,
+            session=self._box.session,
             clock=self._clock,
             randomness=self._randomness,
             log=self._log,

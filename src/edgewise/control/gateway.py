@@ -31,7 +31,7 @@ from edgewise.control.reports import Reports
 from edgewise.control.sealing import Sealer
 from edgewise.control.services import Services
 from edgewise.controllers import answers
-from edgewise.controllers.gateway import decide_desired
+from edgewise.controllers.gateway import decide_desired, decide_session
 from edgewise.store.contract import OverloadedError, StoreClosedError, StoreError, StoreFullError
 from edgewise.trust.repository import is_repository_file
 from edgewise.wire.desired import DesiredState, Position, parse_position
@@ -88,9 +88,11 @@ class Gateway:
         await answer(send, await self._reports.take(scope, receive, agent_of(scope)))
 
     async def desired(self, scope: Scope, _receive: Receive, send: Send, _parameter: str) -> None:
-        """`GET /v1/desired?after=EPOCH.N&wait=SECONDS`."""
+        """`GET /v1/desired?after=EPOCH.N&wait=SECONDS&session=NAME`."""
         agent = agent_of(scope)
-        after, wait = self._asked(scope)
+        after, wait, session = self._asked(scope)
+        if session is not None:
+            await self._check_session(agent, session)
         state = self._state(agent, after)
         if state is None and wait > 0:
             state = await self._wait(scope, agent, after, wait)
@@ -134,7 +136,14 @@ class Gateway:
 
     # ---- the long poll ----
 
-    def _asked(self, scope: Scope) -> tuple[Position | None, float]:
+    async def _check_session(self, agent: str, session: str) -> None:
+        services = self._services
+        refused = decide_session(session, agent, services.runner.view, services.clock.wall())
+        if refused is not None:
+            await self._reports.quarantine(agent, refused)
+            raise refusal_of(refused)
+
+    def _asked(self, scope: Scope) -> tuple[Position | None, float, str | None]:
         try:
             query = parse_qs(scope["query_string"].decode("ascii"), max_num_fields=8, keep_blank_values=True)
             after = query.get("after", [""])[-1]
@@ -144,7 +153,8 @@ class Gateway:
             raise Refusal(400, "BadRequest", "the query is after=EPOCH.N and wait=SECONDS") from error
         if not 0 <= wait < float("inf"):
             raise Refusal(400, "BadRequest", "wait is a number of seconds")
-        return position, min(wait, self._limits.poll_seconds_max)
+        session = query["session"][-1] if "session" in query else None
+        return position, min(wait, self._limits.poll_seconds_max), session
 
     def _state(self, agent: str, after: Position | None) -> DesiredState | None:
         """Return what is to be answered now, or None. Raises `Refusal`."""

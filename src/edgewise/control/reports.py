@@ -83,7 +83,7 @@ class Reports:
             decision = decide_report(report, agent, runner.view, now)
             if isinstance(decision, answers.Refusal):
                 if decision.transaction is not None:
-                    await self._quarantine(agent, decision)
+                    await self.quarantine(agent, decision)
                 raise refusal_of(decision)
             runner.heard(agent, now)
             try:
@@ -97,7 +97,8 @@ class Reports:
             return decision.answer
         raise busy(self._limits, "what this report is about changes too often at the moment")
 
-    async def _quarantine(self, agent: str, decision: answers.Refusal) -> None:
+    async def quarantine(self, agent: str, decision: answers.Refusal) -> None:
+        """Write down that two devices showed one identity, and end the poll that waits."""
         services = self._services
         if decision.transaction is None:
             return

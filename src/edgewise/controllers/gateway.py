@@ -44,6 +44,7 @@ __all__ = [
     "decide_join",
     "decide_renew",
     "decide_report",
+    "decide_session",
     "refresh",
     "settle",
     "settle_join",
@@ -122,9 +123,9 @@ def decide_report(report: Report, agent: str, view: FleetView, now: float, limit
     refusal = refused_agent(row) or _malformed(report, limits)
     if refusal is not None or row is None:
         return refusal if refusal is not None else refuse(403, "UnknownAgent", "no agent of this name is enrolled here")
-    session = view.sessions[agent] = next_session(view.sessions.get(agent), report.session)
-    if session.flips >= view.limits.controllers.session_flips_max:
-        return _quarantine(row, now)
+    quarantine = _seen_under(report.session, row, view, now)
+    if quarantine is not None:
+        return quarantine
     known = view.marks.get(agent)
     kept = known.numbers if known is not None and known.incarnation == report.incarnation else {}
     taken = _Taken(row, view, DeviceClock(report, now), limits)
@@ -161,9 +162,8 @@ def settle(view: FleetView, decision: ReportDecision, written: Written) -> None:
 
 
 def _malformed(report: Report, limits: ReportLimits) -> Refusal | None:
-    for text in (report.incarnation, report.session):
-        if not text or len(text) > _NAME_MAX or not text.isprintable():
-            return refuse(400, "Malformed", "incarnation and session must be printable and not empty")
+    if not _is_session(report.incarnation) or not _is_session(report.session):
+        return refuse(400, "Malformed", "incarnation and session must be printable and not empty")
     count = 0
     for items in report.lanes.values():
         count += len(items.items)
@@ -178,10 +178,31 @@ def _malformed(report: Report, limits: ReportLimits) -> Refusal | None:
     return None
 
 
+def decide_session(session: str, agent: str, view: FleetView, now: float) -> Refusal | None:
+    """Return why an agent that polls under `session` is refused, or None. Clones that have nothing to report are told apart by this."""
+    row = view.agents.get(agent)
+    refusal = refused_agent(row)
+    if refusal is not None or row is None:
+        return refusal
+    if not _is_session(session):
+        return refuse(400, "Malformed", "the session must be printable and not empty")
+    return _seen_under(session, row, view, now)
+
+
+def _is_session(text: str) -> bool:
+    return 0 < len(text) <= _NAME_MAX and text.isprintable()
+
+
+def _seen_under(session: str, row: AgentRow, view: FleetView, now: float) -> Refusal | None:
+    agent = row.key.name
+    seen = view.sessions[agent] = next_session(view.sessions.get(agent), session)
+    return _quarantine(row, now) if seen.flips >= view.limits.controllers.session_flips_max else None
+
+
 def _quarantine(row: AgentRow, now: float) -> Refusal:
     spec = msgspec.structs.replace(row.spec, quarantined=True)
     status = msgspec.structs.replace(row.status, message="two devices showed this identity in turns")
-    message = f"agent {row.key.name} reports under two sessions in turns: two devices show one identity; both are quarantined"
+    message = f"agent {row.key.name} shows two sessions in turns: two devices show one identity; both are quarantined"
     refusal = refuse(403, "Quarantined", message)
     transaction = Transaction(
         now=now,

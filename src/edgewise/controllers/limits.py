@@ -43,7 +43,7 @@ class ControllerLimits(msgspec.Struct, frozen=True, kw_only=True):
     failures_named_max: int = 10
     offline_events_named_max: int = 20
     decommission_wait_seconds: float = 60.0
-    session_flips_max: int = 2
+    session_flips_max: int = 3
     rejected_kept: int = 20
 
 

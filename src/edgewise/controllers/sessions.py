@@ -12,8 +12,8 @@ class Session(msgspec.Struct, frozen=True):
 
 
 def next_session(known: Session | None, session: str) -> Session:
-    """Return what is known after a report under `session`. A new session is a restart. One that comes back after another was seen is not:
-    once may be a delayed message, again is a second device."""
+    """Return what is known after a report or poll under `session`. A new session is a restart. One that comes back after another was seen
+    is not: a delayed message of the former one makes two such returns (A, B, A, B), a third one is a second device."""
     if known is None:
         return Session(session)
     if session == known.current:

@@ -80,8 +80,9 @@ class Device:
     def status(self, **fields: Any) -> DeviceReport:
         return DeviceReport(device=self.name, **fields)
 
-    async def desired(self, after: str = "", wait: float = 0) -> httpx.Response:
-        return await self.http.get("/v1/desired", params={"after": after, "wait": str(wait)})
+    async def desired(self, after: str = "", wait: float = 0, session: str = "", http: httpx.AsyncClient | None = None) -> httpx.Response:
+        params = {"after": after, "wait": str(wait), **({"session": session} if session else {})}
+        return await (http or self.http).get("/v1/desired", params=params)
 
 
 class Fleet:

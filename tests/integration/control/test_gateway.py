@@ -332,10 +332,27 @@ async def test_a_cloned_identity_is_quarantined_on_both_sides(fleet, wire):
     assert agent["spec"]["quarantined"] is True
 
 
+async def test_two_devices_with_one_identity_that_have_nothing_to_report_are_told_apart_by_their_polls(fleet, wire):
+    device = await fleet.join()
+    async with device.connect() as clone:
+        answers = [await device.desired(session=f"s{turn % 2}", http=clone if turn % 2 else device.http) for turn in range(5)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 403]
+        assert wire.reason(await device.report(device.event(), session="s0")) == "Quarantined"
+    agent = (await fleet.admin.get(f"{wire.api}/agents/{device.name}")).json()
+    assert agent["spec"]["quarantined"] is True
+
+
+@pytest.mark.parametrize("session", ["", "%00", "x" * 513, "a%0Ab"])
+async def test_a_session_that_is_none_is_refused(fleet, session):
+    device = await fleet.join()
+    assert (await device.http.get(f"/v1/desired?wait=0&session={session}")).status_code == 400
+
+
 async def test_an_agent_that_starts_anew_is_no_clone(fleet):
     device = await fleet.join()
     for session in ("a", "a", "b", "c", "d", "d"):
         assert (await device.report(device.event(), session=session)).status_code == 200
+        assert (await device.desired(session=session)).status_code == 200
 
 
 # ---- desired state ----

@@ -268,24 +268,46 @@ def test_restarts_are_not_clones():
 
 
 def test_one_delayed_message_is_not_a_clone(two):
-    for number, name in enumerate(("a", "b", "a", "a", "a"), 1):
+    for number, name in enumerate("abaabbb", 1):
         assert not isinstance(send(two, report(number, happened("d0", "x"), session=name)), Refusal)
 
 
 def test_alternation_quarantines(two):
-    answers = [send(two, report(n, happened("d0", "x"), session=s)) for n, s in enumerate("abab", 1)]
+    answers = [send(two, report(n, happened("d0", "x"), session=s)) for n, s in enumerate("ababa", 1)]
     refusal = answers[-1]
-    assert [isinstance(answer, Refusal) for answer in answers] == [False, False, False, True]
+    assert [isinstance(answer, Refusal) for answer in answers] == [False, False, False, False, True]
     two.write(refusal.transaction)
     assert two.get("Agent", "d0", "").spec.quarantined
     for session in "ab":
         assert send(two, report(9, happened("d0", "x"), session=session)).answer.reason == "Quarantined"
     assert any(event.reason == "Quarantined" and event.type == "Warning" for event in two.store.events)
-    assert Session("b", "a", 2) == two.view.sessions["d0"]
+    assert Session("a", "b", 3) == two.view.sessions["d0"]
+
+
+def test_polls_count_like_reports(two):
+    answers = [
+        gateway.decide_session(session, "d0", two.view, two.now)
+        if turn % 2
+        else send(two, report(turn + 1, happened("d0", "x"), session=session))
+        for turn, session in enumerate("aabba")
+    ]
+    assert not any(isinstance(answer, Refusal) for answer in answers)
+    assert gateway.decide_session("b", "d0", two.view, two.now) is None
+    refusal = gateway.decide_session("a", "d0", two.view, two.now)
+    assert refusal.answer.reason == "Quarantined"
+    two.write(refusal.transaction)
+    assert gateway.decide_session("a", "d0", two.view, two.now).answer.reason == "Quarantined"
+    assert gateway.decide_session("a", "d0", two.view, two.now).transaction is None
+    assert gateway.decide_session("a", "nobody", two.view, two.now).answer.reason == "UnknownAgent"
+
+
+@pytest.mark.parametrize("session", ["", "a\nb", "x" * 513])
+def test_a_poll_under_no_session(two, session):
+    assert gateway.decide_session(session, "d0", two.view, two.now).status == 400
 
 
 def test_an_operator_lets_a_quarantined_agent_in_again(two):
-    for number, session in enumerate("abab", 1):
+    for number, session in enumerate("ababa", 1):
         answer = send(two, report(number, happened("d0", "x"), session=session))
     two.write(answer.transaction)
     agent = two.get("Agent", "d0", "")
