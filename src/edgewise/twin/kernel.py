@@ -1,0 +1,157 @@
+"""Virtual time and seeded chance: the heart of every run.
+
+Calls happen in the order of their time, and in the order in which they were asked for where the time is the same. Every component draws
+from a stream of its own, so that one draw more in one place changes nothing elsewhere.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final
+
+__all__ = ["EPOCH", "Kernel", "Stream", "Ticket", "Trace"]
+
+EPOCH: Final = 1_800_000_000.0
+"""The true wall clock at the start of every run, seconds since 1970."""
+
+_MASK: Final = (1 << 64) - 1
+_TAIL: Final = 200
+
+
+class Stream:
+    """One component's randomness: SplitMix64 (Steele, Lea & Flood, 2014), small enough for a hundred thousand devices. It is a
+    `ports.Randomness`; nothing secret comes from it."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, seed: int) -> None:
+        self._state = seed & _MASK
+
+    def bits(self) -> int:
+        """Return the next 64 bits."""
+        self._state = (self._state + 0x9E3779B97F4A7C15) & _MASK
+        mixed = self._state
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
+        return mixed ^ (mixed >> 31)
+
+    def unit(self) -> float:
+        """Return a number in [0, 1)."""
+        return (self.bits() >> 11) / (1 << 53)
+
+    def uniform(self, low: float, high: float) -> float:
+        """Return a number in [low, high]."""
+        return low + (high - low) * self.unit()
+
+    def below(self, count: int) -> int:
+        """Return a whole number in [0, count)."""
+        return self.bits() % count
+
+    def chance(self, probability: float) -> bool:
+        """Return whether something with this probability happens."""
+        return probability > 0 and self.unit() < probability
+
+    def token(self, size: int) -> bytes:
+        """Return `size` bytes."""
+        return b"".join(self.bits().to_bytes(8, "big") for _ in range((size + 7) // 8))[:size]
+
+
+class Trace:
+    """What happened, in order, as a running hash and its last lines. Two runs are the same when their hashes are."""
+
+    __slots__ = ("_hash", "count", "sink", "tail")
+
+    def __init__(self, sink: Callable[[str], None] | None = None) -> None:
+        self._hash = blake2b(digest_size=16)
+        self.count = 0
+        self.tail: deque[str] = deque(maxlen=_TAIL)
+        self.sink = sink
+
+    def add(self, line: str) -> None:
+        """Note one thing. `line` must depend on nothing but the plan and the seed."""
+        self.count += 1
+        self._hash.update(line.encode())
+        self._hash.update(b"\n")
+        self.tail.append(line)
+        if self.sink is not None:
+            self.sink(line)
+
+    def hash(self) -> str:
+        """Return the hash of everything so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+
+class Ticket:
+    """A call that was asked for."""
+
+    __slots__ = ("at", "call", "order")
+
+    def __init__(self, at: float, order: int, call: Callable[[], None]) -> None:
+        self.at = at
+        self.order = order
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        """Do not call it any more. Harmless when it was called already."""
+        self.call = None
+
+    def __lt__(self, other: "Ticket") -> bool:
+        return (self.at, self.order) < (other.at, other.order)
+
+
+class Kernel:
+    """The clock, the queue of what is to happen, and where chance comes from. `now` is seconds since the run's start."""
+
+    def __init__(self, seed: int, sink: Callable[[str], None] | None = None) -> None:
+        self.seed = seed
+        self.now = 0.0
+        self.trace = Trace(sink)
+        self.called = 0
+        self._queue: list[Ticket] = []
+        self._order = 0
+
+    @property
+    def wall(self) -> float:
+        """The true wall clock, seconds since 1970. Devices' own clocks may be wrong."""
+        return EPOCH + self.now
+
+    def stream(self, *names: str | int) -> Stream:
+        """Return the stream of the component of that name: the same for the same seed and name, whatever else draws."""
+        text = "\0".join(map(str, (self.seed, *names)))
+        return Stream(int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big"))
+
+    def at(self, time: float, call: Callable[[], None]) -> Ticket:
+        """Call `call` at `time`, or at once when that is past."""
+        self._order += 1
+        ticket = Ticket(max(time, self.now), self._order, call)
+        heapq.heappush(self._queue, ticket)
+        return ticket
+
+    def after(self, seconds: float, call: Callable[[], None]) -> Ticket:
+        """Call `call` in `seconds`."""
+        return self.at(self.now + seconds, call)
+
+    def note(self, kind: str, subject: str, text: str = "") -> None:
+        """Add a line to the trace, dated with microseconds."""
+        self.trace.add(f"{self.now:.6f} {kind} {subject} {text}")
+
+    def step(self, until: float) -> bool:
+        """Make the next call if it is due by `until`. Return whether there was one; when not, `now` is `until`."""
+        while self._queue and self._queue[0].at <= until:
+            ticket = heapq.heappop(self._queue)
+            call = ticket.call
+            if call is None:
+                continue
+            self.now = ticket.at
+            ticket.call = None
+            self.called += 1
+            call()
+            return True
+        self.now = max(self.now, until)
+        return False
+
+    def run(self, until: float) -> None:
+        """Make all calls up to `until`."""
+        while self.step(until):
+            pass

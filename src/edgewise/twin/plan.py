@@ -1,0 +1,52 @@
+"""What one run is asked to do. A plan and nothing else decides what happens: it can be sent to another process or machine and run again."""
+
+from typing import Literal
+
+import msgspec
+
+from edgewise.resources.artifact import Artifact, ArtifactVersion
+from edgewise.resources.workload import Workload
+from edgewise.twin.fleet import TwinFleet
+from edgewise.twin.scenario import Scenario
+
+Subject = Artifact | ArtifactVersion | Workload
+
+
+class Act(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the operator does at a time of the run: apply a resource, delete a workload, or give a rollout or a device a word."""
+
+    at: float
+    apply: Subject | None = None
+    delete: str = ""
+    """NAMESPACE/NAME of a workload."""
+    action: Literal["", "pause", "resume", "promote", "abort", "clear-refused", "decommission", "cordon", "uncordon"] = ""
+    on: str = ""
+    """NAMESPACE/NAME of a workload for rollout actions, a device's name for the others."""
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How faithful a run is, against how fast. `disk`: `recording` forgets what was not synced at a power cut, `plain` loses nothing.
+    `install`: `real` stages and verifies every file through the engine's installer, `modelled` takes only the time and room.
+    `trust`: `tuf` verifies the signed repository with a fast signature scheme, `none` believes it. `invariants`: which checks run.
+    `poll_seconds`: how long a poll waits; `report_seconds`: how often a device reports telemetry (0: never)."""
+
+    disk: Literal["recording", "plain"] = "recording"
+    install: Literal["real", "modelled"] = "real"
+    trust: Literal["tuf", "none"] = "none"
+    store: Literal["memory", "sqlite"] = "memory"
+    invariants: Literal["all", "cheap", "none"] = "all"
+    poll_seconds: float = 240.0
+    report_seconds: float = 60.0
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One run. Until `warm_up` seconds the fleet joins and takes up what it runs (`fleet.workloads`), without faults; times of `acts` and
+    faults count from there. `only`: the numbers of the faults to keep (None: all)."""
+
+    seed: int
+    fleet: TwinFleet
+    scenario: Scenario
+    acts: tuple[Act, ...] = ()
+    profile: Profile = Profile()
+    warm_up: float = 600.0
+    only: tuple[int, ...] | None = None
