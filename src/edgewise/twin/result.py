@@ -1,5 +1,6 @@
 """What one run gave. Everything here is a function of the plan and the seed: no wall-clock time, no order of sets."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -84,3 +85,20 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     faults: int = 0
     violations: tuple[Violation, ...] = ()
     interrupted: bool = False
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How far a run is: simulated seconds gone of those that it lasts at most (it may end sooner), the warm-up included, and full
+    exchanges so far."""
+
+    seed: int
+    simulated_seconds: float
+    of_seconds: float
+    exchanges: int = 0
+
+
+ProgressCall = Callable[[Progress], None]
+"""Called now and then (a thousand times a run or so) by `run.run(plan, progress=…)`."""
+
+StopCall = Callable[[], bool]
+"""Asked now and then by `run.run(plan, stop=…)`: once it is true the run ends early, and its result is `interrupted`."""
