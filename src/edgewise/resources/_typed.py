@@ -88,7 +88,7 @@ class _Reader:
                 return self._struct(node, struct, path)
             case [inspect.DictType() as mapping]:
                 return self._dict(node, mapping, path)
-            case [inspect.VarTupleType() | inspect.ListType() as sequence]:
+            case [inspect.VarTupleType() | inspect.ListType() | inspect.TupleType() as sequence]:
                 return self._list(node, sequence, path)
             case _:
                 return self._scalar(node, options, description, path)
@@ -134,15 +134,24 @@ class _Reader:
                 value[name] = read
         return value
 
-    def _list(self, node: Node, wanted: inspect.VarTupleType | inspect.ListType, path: str) -> _Read:
+    def _list(self, node: Node, wanted: inspect.VarTupleType | inspect.ListType | inspect.TupleType, path: str) -> _Read:
         if not isinstance(node, SequenceNode):
             return self._wrong_shape(node, "list", path)
+        if isinstance(wanted, inspect.TupleType):
+            return self._row(node, wanted, path)
         if wanted.min_length is not None and len(node.items) < wanted.min_length:
             self._notes.add(node.place, path, f"needs at least {wanted.min_length} entry" + ("" if wanted.min_length == 1 else "ies"))
         if wanted.max_length is not None and len(node.items) > wanted.max_length:
             self._notes.add(node.place, path, f"{len(node.items)} entries, at most {wanted.max_length} are allowed")
         read = [self.read(item, wanted.item_type, f"{path}[{index}]") for index, item in enumerate(node.items)]
         return [value for value in read if not isinstance(value, _Skip)]
+
+    def _row(self, node: SequenceNode, wanted: inspect.TupleType, path: str) -> _Read:
+        if len(node.items) != len(wanted.item_types):
+            self._notes.add(node.place, path, f"needs {len(wanted.item_types)} entries, has {len(node.items)}")
+            return _SKIP
+        read = [self.read(item, wanted.item_types[index], f"{path}[{index}]") for index, item in enumerate(node.items)]
+        return _SKIP if any(isinstance(value, _Skip) for value in read) else [value for value in read if not isinstance(value, _Skip)]
 
     # ---- scalars ----
 

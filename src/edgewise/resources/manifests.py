@@ -3,7 +3,7 @@
 load(text, source) -> resources, or raises Invalid with every problem that was found
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from functools import cache
 from typing import Final, TypeVar, cast
 
@@ -43,8 +43,15 @@ def load(text: str | bytes, source: str = "", *, any_kind: bool = False, limits:
     return tuple(resource for resource, _ in loaded)
 
 
-def load_as(text: str | bytes, wanted: type[T], source: str = "", limits: ManifestLimits = LIMITS) -> T:
-    """Return the one document in `text` as a `wanted`, by the same strict rules. Raises `Invalid`."""
+def load_as(
+    text: str | bytes,
+    wanted: type[T],
+    source: str = "",
+    limits: ManifestLimits = LIMITS,
+    rules: Callable[[T], Iterable[Problem]] | None = None,
+) -> T:
+    """Return the one document in `text` as a `wanted`, by the same strict rules. What `rules` finds wrong with it is said with the line
+    where it stands. Raises `Invalid`."""
     notes = Notes(source, limits)
     try:
         nodes = read_nodes(_decoded(text, notes), notes)
@@ -55,9 +62,12 @@ def load_as(text: str | bytes, wanted: type[T], source: str = "", limits: Manife
         _refuse(notes)
     fits = fit(nodes[0], _described(cast("Hashable", wanted)), notes)
     _refuse(notes)
-    value = _converted(fits, wanted, notes)
+    value = cast("T", _converted(fits, wanted, notes))
     _refuse(notes)
-    return cast("T", value)
+    for problem in rules(value) if rules is not None else ():
+        _note_at(problem, fits, notes)
+    _refuse(notes)
+    return value
 
 
 def _documents(text: str | bytes, notes: Notes) -> list[tuple[str, Node]]:

@@ -42,19 +42,22 @@ FaultKind = Literal[
 
 
 class Select(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
-    """Whom a fault hits: all that match, or `share` of them, drawn anew each time. Empty: every device."""
+    """Whom a fault hits: all that match, or `share` of them (at least one), drawn anew each time; with `same`, the same ones each time.
+    With `whole_sites` it is sites that are drawn and hit, with all their devices that match. Empty: every device."""
 
     sites: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     labels: dict[str, str] = {}
     share: Share = 1.0
+    same: bool = False
+    whole_sites: bool = False
 
 
 class FaultRule(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
     """Faults of one kind. It comes once `at` a time, or again and again at `every` on average (exponential), between `at` and `until`.
-    `together`: all that are hit are hit at the same moment; otherwise each at its own. `during`: not before the first rollout
-    began."""
+    `together`: all that are hit are hit at the same moment; otherwise each device (or site, with `select.wholeSites`) at its own,
+    between `at` and `until`. `during_rollout`: its times count from the moment when the run's first rollout began."""
 
     fault: FaultKind
     at: Duration = "0s"
@@ -84,6 +87,9 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     start_seconds: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     fails: Literal["", "does-not-load", "crashes-at-start", "crashes", "hangs", "leaks", "probe-fails", "slow-probes"] = ""
     fails_after_seconds: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    analysis: Literal["", "passes", "fails"] = ""
+    """The metrics that the workload's own analysis asks for are safely inside its bounds, or outside. Only in scenarios: a plan's
+    behaviours say them as `metrics` (see `expected.py`)."""
     metrics: dict[str, tuple[float, float]] = {}
     """Metric to mean and standard deviation, reported every `metric_seconds`."""
     metric_seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0
@@ -105,8 +111,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault of a schedule. `number` names it in `--only`; times in seconds since the run's start. `devices` are those hit; empty for
-    faults of the control plane. `rule` says the rest."""
+    """One fault of a schedule. `number` names it in `--only`; times in seconds since the scenario's start (the end of the warm-up), or
+    since the first rollout began where `rule.during_rollout` says so. `lasts` 0: it is over at once, or comes to no end. `devices` are
+    those hit; empty for faults of the control plane. `rule` says the rest."""
 
     number: int
     at: float
