@@ -1,0 +1,313 @@
+"""Many runs of one change under different seeds, in several processes.
+
+rehearse(plans, …) -> Rehearsal: results in the order of the plans, whichever run ended first; what was lost is told with its seed
+"""
+
+import contextlib
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import IO, Final
+
+import msgspec
+
+from edgewise.twin.plan import Plan
+from edgewise.twin.result import Progress, RunResult
+from edgewise.twin.worker import Done, Failed, Frames, Halt, Job, Run, Told, attempt, write_frame
+
+__all__ = ["LIMITS", "LostRun", "Rehearsal", "RehearsalLimits", "RehearsalProgress", "rehearse", "usable_processors"]
+
+WORKER: Final = (sys.executable, "-P", "-m", "edgewise.twin.worker")
+"""How a worker is started."""
+
+_POLL_SECONDS: Final = 0.1
+_DETAILS_MAX: Final = 4000
+
+
+class RehearsalLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rehearsal takes. `stop_seconds`: how long workers have to hand over what they have when it is stopped."""
+
+    runs_max: int = 10_000
+    processes_max: int = 256
+    frame_bytes_max: int = 1 << 30
+    stop_seconds: float = 10.0
+
+
+LIMITS: Final = RehearsalLimits()
+
+
+class LostRun(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A run that gave nothing: an error in it, or its process died. `details` is where, for whoever repairs it."""
+
+    seed: int
+    reason: str
+    details: str = ""
+
+
+class Rehearsal(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What all runs gave. `runs` are whole, `partial` were interrupted; both in the order of the plans. `interrupted`: somebody stopped it
+    before all were done."""
+
+    planned: int
+    runs: tuple[RunResult, ...] = ()
+    partial: tuple[RunResult, ...] = ()
+    lost: tuple[LostRun, ...] = ()
+    interrupted: bool = False
+
+
+class RehearsalProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far all runs are together. `share` of the simulated time, `simulated_seconds` and `exchanges` summed over all runs so far."""
+
+    runs: int
+    ended: int
+    share: float
+    simulated_seconds: float
+    exchanges: int
+
+
+def usable_processors() -> int:
+    """Return how many processors this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def rehearse(
+    plans: Sequence[Plan] | Callable[[int], Plan],
+    *,
+    seeds: Sequence[int] = (),
+    processes: int = 1,
+    progress: Callable[[RehearsalProgress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    runner: Run | None = None,
+    worker: Sequence[str] = WORKER,
+    limits: RehearsalLimits = LIMITS,
+) -> Rehearsal:
+    """Make all runs: those of `plans`, or `plans(seed)` of each of `seeds`, made just before it is needed. With one process (or one plan)
+    they are made here, one after the other, else in `processes` workers. `stop` is asked often; once it is true, runs end early.
+    `runner` makes the runs that are made here.
+
+    Raises `ValueError` for more than the limits allow, and what `plans` raises. An error in a run is no error of the rehearsal: it
+    is in `lost`.
+    """
+    count = len(seeds) if callable(plans) else len(plans)
+    if not 1 <= count <= limits.runs_max:
+        raise ValueError(f"{count} runs: must be 1 to {limits.runs_max}")
+    if not 1 <= processes <= limits.processes_max:
+        raise ValueError(f"{processes} processes: must be 1 to {limits.processes_max}")
+    plan_of = (lambda number: plans(seeds[number])) if callable(plans) else plans.__getitem__
+    board = _Board(count, progress)
+    stopped = stop or (lambda: False)
+    if min(processes, count) == 1:
+        _here(plan_of, board, stopped, runner or _real())
+    else:
+        _Crew(plan_of, board, stopped, worker, limits).work(min(processes, count))
+    return board.rehearsal(interrupted=stopped() and board.ended < count)
+
+
+def _real() -> Run:
+    from edgewise.twin.run import run
+
+    return run
+
+
+class _Board:
+    """Where the results of all runs are put, and what is told of them."""
+
+    def __init__(self, count: int, progress: Callable[[RehearsalProgress], None] | None) -> None:
+        self.count = count
+        self._progress = progress
+        self._seeds: dict[int, int] = {}
+        self._ended: dict[int, RunResult | LostRun] = {}
+        self._under_way: dict[int, Progress] = {}
+
+    @property
+    def ended(self) -> int:
+        """How many runs came to their own end, well or not."""
+        return sum(1 for end in self._ended.values() if not (isinstance(end, RunResult) and end.interrupted))
+
+    def begin(self, number: int, seed: int) -> None:
+        self._seeds[number] = seed
+
+    def tell(self, number: int, progress: Progress) -> None:
+        self._under_way[number] = progress
+        self._say()
+
+    def end(self, number: int, end: Done | Failed) -> None:
+        self._under_way.pop(number, None)
+        match end:
+            case Done(result=result):
+                self._ended[number] = result
+            case Failed(reason=reason, details=details):
+                self._ended[number] = LostRun(seed=self._seeds[number], reason=reason, details=details)
+        self._say()
+
+    def _say(self) -> None:
+        if self._progress is None:
+            return
+        whole = [end for end in self._ended.values() if isinstance(end, RunResult)]
+        part = list(self._under_way.values())
+        shares = sum(min(at.simulated_seconds / at.of_seconds, 1.0) if at.of_seconds else 1.0 for at in part)
+        self._progress(
+            RehearsalProgress(
+                runs=self.count,
+                ended=len(self._ended),
+                share=(len(self._ended) + shares) / self.count,
+                simulated_seconds=sum(end.simulated_seconds for end in whole) + sum(at.simulated_seconds for at in part),
+                exchanges=sum(end.exchanges for end in whole) + sum(at.exchanges for at in part),
+            )
+        )
+
+    def rehearsal(self, *, interrupted: bool) -> Rehearsal:
+        ends = [self._ended[number] for number in sorted(self._ended)]
+        results = [end for end in ends if isinstance(end, RunResult)]
+        return Rehearsal(
+            planned=self.count,
+            runs=tuple(result for result in results if not result.interrupted),
+            partial=tuple(result for result in results if result.interrupted),
+            lost=tuple(end for end in ends if isinstance(end, LostRun)),
+            interrupted=interrupted,
+        )
+
+
+def _here(plan_of: Callable[[int], Plan], board: _Board, stopped: Callable[[], bool], run: Run) -> None:
+    for number in range(board.count):
+        if stopped():
+            return
+        plan = plan_of(number)
+        board.begin(number, plan.seed)
+        board.end(number, attempt(run, plan, partial(board.tell, number), stopped))
+
+
+class _Worker:
+    """One process and the run that it makes now."""
+
+    def __init__(self, command: Sequence[str], frame_bytes_max: int) -> None:
+        self.number: int | None = None
+        self.frames = Frames(frame_bytes_max)
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
+        # A group of its own: Ctrl-C is for the process that started it, which asks its workers to end.
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, bufsize=0, process_group=0
+        )
+
+    @property
+    def output(self) -> int:
+        if self.process.stdout is None:
+            raise OSError("no output")
+        return self.process.stdout.fileno()
+
+    def send(self, message: Job | Halt) -> None:
+        if self.process.stdin is not None:
+            # A worker that is gone shows at its output.
+            with contextlib.suppress(BrokenPipeError):
+                write_frame(self.process.stdin.fileno(), message)
+
+    def end(self) -> None:
+        """End it at once; harmless when it did already."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.errors):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def obituary(self) -> Failed:
+        """Say how it died, once its output has ended."""
+        try:
+            status = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        self.errors.seek(0, os.SEEK_END)
+        self.errors.seek(max(0, self.errors.tell() - _DETAILS_MAX))
+        details = self.errors.read().decode("utf-8", "replace").strip()
+        how = f"by signal {-status}" + (" (out of memory?)" if status == -9 else "") if status < 0 else f"with exit status {status}"
+        return Failed(f"its process ended {how}", details)
+
+
+class _Crew:
+    """Workers, each with one run at a time; who dies is replaced as long as there is something to do."""
+
+    def __init__(
+        self, plan_of: Callable[[int], Plan], board: _Board, stopped: Callable[[], bool], command: Sequence[str], limits: RehearsalLimits
+    ) -> None:
+        self._plan_of = plan_of
+        self._board = board
+        self._stopped = stopped
+        self._command = command
+        self._limits = limits
+        self._decoder = msgspec.msgpack.Decoder(Told | Done | Failed)
+        self._selector = selectors.DefaultSelector()
+        self._todo = list(range(board.count))[::-1]  # noqa: SLF001 - of the same module
+        self._workers: list[_Worker] = []
+
+    def work(self, processes: int) -> None:
+        """Make all runs."""
+        try:
+            for _ in range(processes):
+                self._hire()
+            while any(worker.number is not None for worker in self._workers) and not self._stopped():
+                self._turn()
+            if self._stopped():
+                self._wind_up()
+        finally:
+            for worker in self._workers:
+                worker.end()
+            self._selector.close()
+
+    def _hire(self) -> None:
+        worker = _Worker(self._command, self._limits.frame_bytes_max)
+        self._workers.append(worker)
+        self._selector.register(worker.output, selectors.EVENT_READ, worker)
+        self._give(worker)
+
+    def _give(self, worker: _Worker) -> None:
+        if not self._todo or self._stopped():
+            worker.number = None
+            return
+        worker.number = self._todo.pop()
+        plan = self._plan_of(worker.number)
+        self._board.begin(worker.number, plan.seed)
+        worker.send(Job(plan))
+
+    def _wind_up(self) -> None:
+        """Take what the workers have, as long as they need no longer than allowed."""
+        for worker in self._workers:
+            worker.send(Halt())
+        deadline = time.monotonic() + self._limits.stop_seconds
+        while any(worker.number is not None for worker in self._workers) and time.monotonic() < deadline:
+            self._turn()
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(_POLL_SECONDS):
+            worker: _Worker = key.data
+            received = os.read(worker.output, 1 << 20)
+            if not received:
+                self._bury(worker)
+                continue
+            for body in worker.frames.feed(received):
+                self._hear(worker, self._decoder.decode(body))
+
+    def _hear(self, worker: _Worker, message: Told | Done | Failed) -> None:
+        if worker.number is None:
+            return
+        match message:
+            case Told(progress=progress):
+                self._board.tell(worker.number, progress)
+            case Done() | Failed():
+                self._board.end(worker.number, message)
+                self._give(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.output)
+        if worker.number is not None:
+            self._board.end(worker.number, worker.obituary())
+        worker.end()
+        self._workers.remove(worker)
+        if self._todo and not self._stopped():
+            self._hire()
