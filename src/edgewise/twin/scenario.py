@@ -69,7 +69,7 @@ class FaultRule(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     during_rollout: bool = False
     direction: Literal["both", "up", "down"] = "both"
     quality: LinkQuality | None = None
-    crash: Literal["any", "all", "dropped", "torn", "garbage", "names-dropped", "contents-dropped"] = "any"
+    crash: Literal["any", "all", "dropped", "torn", "garbage", "names-dropped", "contents-dropped", "reordered", "mixed"] = "any"
     seconds: float = 0.0
     amount: float = 0.0
 
