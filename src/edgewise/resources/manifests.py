@@ -17,7 +17,7 @@ from edgewise.resources.kinds import BY_NAME, KINDS, Kind, Resource
 from edgewise.resources.meta import API_VERSION
 from edgewise.resources.validation import problems as rule_problems
 
-__all__ = ["LIMITS", "Invalid", "ManifestLimits", "Problem", "load", "load_as", "reads_as_text"]
+__all__ = ["LIMITS", "Invalid", "ManifestLimits", "Problem", "load", "load_as", "nearest", "reads_as_text"]
 
 T = TypeVar("T")
 

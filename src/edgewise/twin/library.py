@@ -11,9 +11,8 @@ from typing import Final
 
 import msgspec
 
-from edgewise.resources._typed import nearest
 from edgewise.resources.errors import Error, Invalid, Problem
-from edgewise.resources.manifests import load_as
+from edgewise.resources.manifests import load_as, nearest
 from edgewise.resources.quantity import seconds
 from edgewise.twin.fleet import TwinFleet
 from edgewise.twin.scenario import Behaviour, FaultKind, FaultRule, Scenario, Select
