@@ -1,12 +1,7 @@
 """What can go wrong between the device and the control plane."""
 
-from typing import Final
-
+from edgewise.engine.contact import Failure
 from edgewise.wire.enrolment import ErrorAnswer
-
-_IDENTITY_STATUSES: Final = frozenset({401, 403})
-_TOO_BUSY: Final = 429
-_SERVER_ERRORS: Final = 500
 
 
 class LinkError(Exception):
@@ -35,11 +30,8 @@ class ProtocolBroken(LinkError):
     """The other end does not speak the protocol, or sent more than a limit allows."""
 
 
-def is_distrust(error: LinkError) -> bool:
-    """Tell whether the control plane turned this device's identity down, or the device the control plane's."""
-    return isinstance(error, TlsFailed) or (isinstance(error, Refused) and error.status in _IDENTITY_STATUSES)
-
-
-def is_contact(error: LinkError) -> bool:
-    """Tell whether the control plane knows, from this exchange, that the device is there. One that was too busy to look does not."""
-    return isinstance(error, Refused) and error.status not in {*_IDENTITY_STATUSES, _TOO_BUSY} and error.status < _SERVER_ERRORS
+def failure_of(error: LinkError) -> Failure:
+    """Return what the link's decisions know of an error."""
+    if isinstance(error, Refused):
+        return Failure(status=error.status, retry_after=error.retry_after or 0.0)
+    return Failure(untrusted=isinstance(error, TlsFailed))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from edgewise.agent.backoff import Backoff
 from edgewise.agent.errors import LinkError, ProtocolBroken, Refused, Unreachable
 from edgewise.agent.exchange import Incoming, Timeouts
 from edgewise.agent.http import Client
@@ -14,6 +13,7 @@ from edgewise.agent.jobs import FetchJob, Line, Progress
 from edgewise.agent.limits import LIMITS, AgentLimits
 from edgewise.agent.place import connect, now
 from edgewise.agent.resolve import NotRunnable, Resolved, Resolver
+from edgewise.engine.backoff import Backoff
 from edgewise.engine.identity import Identity, IdentityDamaged, read_identity
 from edgewise.engine.install import InstallError, InstallTransient, InstallUntrusted, failed, plan, stage
 from edgewise.engine.protocol import Failed, Fetched, FetchStage

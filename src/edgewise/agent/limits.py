@@ -2,10 +2,10 @@
 
 from typing import Final
 
-import msgspec
+from edgewise.engine.limits import LinkLimits
 
 
-class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):
+class AgentLimits(LinkLimits, frozen=True, kw_only=True):
     """Bounds of the resident agent and its short-lived helpers. Times in seconds, sizes in bytes."""
 
     # HTTP
@@ -24,23 +24,9 @@ class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_seconds_max: float = 3600.0
 
     # downlink
-    poll_wait_seconds: float = 240.0
-    poll_wait_seconds_min: float = 5.0
     poll_margin_seconds: float = 30.0
-    offline_after_seconds: float = 20.0
 
-    # uplink
-    coalesce_seconds: float = 0.05
-
-    # back-off: full jitter between 0 and min(max, first * 2^failures)
-    backoff_first_seconds: float = 2.0
-    backoff_seconds_max: float = 30.0
-    refused_backoff_seconds_max: float = 300.0
-
-    # the engine's thread
-    deferred_events_max: int = 1000
-    storage_retry_seconds: float = 1.0
-    storage_retry_seconds_max: float = 30.0
+    # threads
     workers_max: int = 6
     fetches_max: int = 2
     worker_idle_seconds: float = 5.0

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from edgewise.agent.backoff import Backoff
 from edgewise.agent.config import TimeFloor
 from edgewise.agent.contact import Contact
 from edgewise.agent.downlink import Downlink
@@ -13,9 +12,11 @@ from edgewise.agent.http import Client, Endpoint
 from edgewise.agent.limits import AgentLimits
 from edgewise.agent.log import Log
 from edgewise.agent.streams import Streams
-from edgewise.agent.uplink import Outlet, Uplink
+from edgewise.agent.uplink import Uplink
 from edgewise.agent.workers import Stepper
+from edgewise.engine.backoff import Backoff
 from edgewise.engine.protocol import ContactChanged
+from edgewise.engine.uplink import Outlet
 from edgewise.ports.clock import Clock
 from edgewise.ports.randomness import Randomness
 from edgewise.wire.desired import DeviceDesired, Position
@@ -56,6 +57,7 @@ class Links:
             self.contact,
             self._backoff(),
             log,
+            clock=parts.clock,
             boot_id=parts.boot_id,
             on_time=self._learn_time,
             on_distrust=parts.distrust,

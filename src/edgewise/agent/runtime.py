@@ -31,17 +31,17 @@ from edgewise.agent.tls import client_context, distrusting_context
 from edgewise.agent.views import views
 from edgewise.agent.workers import Pool, Stepper
 from edgewise.agent.workload_api import ApiCalls, WorkloadApi
-from edgewise.engine import machine, recovery, trees
+from edgewise.engine import machine, recovery, resident, trees
 from edgewise.engine.identity import CERTIFICATE_PATH, KEY_PATH, IdentityDamaged, read_certificates, remove_identity
 from edgewise.engine.journal import open_journal
 from edgewise.engine.model import State
 from edgewise.engine.outbox import open_outbox
-from edgewise.engine.protocol import Desired, Event, Exited, Heartbeat, Observed
+from edgewise.engine.protocol import Desired, Event, Heartbeat, Observed
 from edgewise.engine.records import Record
 from edgewise.ports.clock import SystemClock
-from edgewise.ports.files import Files, FilesError, Full
+from edgewise.ports.files import Files, FilesError
 from edgewise.ports.randomness import SystemRandomness
-from edgewise.wire.desired import DeviceDesired, Position
+from edgewise.wire.desired import DeviceDesired
 
 CLEAN, FAILED, SUPERVISOR_GONE, STUCK = 0, 1, 4, 70
 _JOIN_SECONDS = 2.0
@@ -98,7 +98,7 @@ class Runtime:
         )
         self._api = self._make_api()
         self._renewal = Renewal(self._errands, self._clock, self._randomness, log, renewed=self._renewed, limits=limits)
-        self._links = Links(self._link_parts(floor), self._position())
+        self._links = Links(self._link_parts(floor), resident.position(self._loop.state))
         if self._loop.state.durable.document is not None:
             self._links.downlink.note(self._loop.state.durable.document)
         self._engine = Stepper("engine", self._loop.step, log)
@@ -110,9 +110,8 @@ class Runtime:
         self._adopted(self._loop.state)
         running = self._slots.observe()
         self._loop.post(Observed(slots=running, installed=trees.installed_trees(self._files), boot_id=self._boot_id))
-        for each in running:
-            if each.exit_code is not None:
-                self._acknowledge(each.launch_id)
+        for launch_id in resident.exits_found(running):
+            self._acknowledge(launch_id)
         self._engine.start()
         self._links.start()
         self._open_secrets()
@@ -181,19 +180,10 @@ class Runtime:
             context = distrusting_context()
         return Endpoint(addresses=self._config.addresses, context=context, proxy=self._config.proxy)
 
-    def _position(self) -> Position:
-        document = self._loop.state.durable.document
-        return document.position if document is not None else Position(0, 0)
-
     # ---- the engine's thread ----
 
     def _persist(self, records: tuple[Record, ...]) -> None:
-        try:
-            self._journal.append(records)
-        except Full:
-            if not self._outlet.make_room():
-                raise
-            self._journal.append(records)
+        resident.persist(self._journal, records, self._outlet.make_room)
 
     def _adopted(self, state: State) -> None:
         """Have the local API know of an instance before its process starts and asks."""
@@ -209,15 +199,14 @@ class Runtime:
 
     def _taken(self, event: Event, state: State) -> None:
         self._outlet.flush()
-        if isinstance(event, Exited):
-            self._acknowledge(event.launch_id)
-        elif isinstance(event, Observed):
+        known = resident.exit_known(event)
+        if known:
+            self._acknowledge(known)
+        if isinstance(event, Observed):
             self._pool.submit(self._report_healthy)
-        if self._journal.wants_compaction:
-            try:
-                self._journal.compact(recovery.snapshot(state))
-            except FilesError as error:
-                self._log.warning("the journal could not be compacted", error)
+        problem = resident.compacted(self._journal, state)
+        if problem is not None:
+            self._log.warning("the journal could not be compacted", problem)
 
     def _crashed(self, event: Event, _error: Exception) -> None:
         """Take note of a defect. A start afresh finds out what is so: but not at once again, and not for what the control plane sent."""

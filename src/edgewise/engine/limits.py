@@ -60,3 +60,23 @@ class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
     install_sync_bytes: int = 33_554_432
 
     identity_bytes_max: int = 262_144
+
+
+class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of how a device talks to the control plane, and of its loop. Times in seconds.
+
+    A poll waits up to `poll_wait_seconds`, at least `poll_wait_seconds_min`. Without an answer for `offline_after_seconds` the control
+    plane counts as out of reach. What is to be sent waits `coalesce_seconds` for what belongs with it. Back-off has full jitter between
+    0 and min(max, first * 2^failures); `refused_backoff_seconds_max` is for devices whose identity was turned down. While the disk takes
+    no records, up to `deferred_events_max` events wait and are offered again at growing intervals."""
+
+    poll_wait_seconds: float = 240.0
+    poll_wait_seconds_min: float = 5.0
+    offline_after_seconds: float = 20.0
+    coalesce_seconds: float = 0.05
+    backoff_first_seconds: float = 2.0
+    backoff_seconds_max: float = 30.0
+    refused_backoff_seconds_max: float = 300.0
+    deferred_events_max: int = 1000
+    storage_retry_seconds: float = 1.0
+    storage_retry_seconds_max: float = 30.0

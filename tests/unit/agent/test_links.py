@@ -3,16 +3,16 @@
 import msgspec
 import pytest
 
-from edgewise.agent.backoff import Backoff
 from edgewise.agent.contact import Contact
 from edgewise.agent.downlink import Downlink
 from edgewise.agent.errors import ProtocolBroken, Refused, TlsFailed, Unreachable
 from edgewise.agent.limits import LIMITS
 from edgewise.agent.uplink import Uplink
+from edgewise.engine.backoff import Backoff
 from edgewise.engine.protocol import ContactChanged
 from edgewise.wire.desired import ArtifactTarget, DesiredState, DeviceDesired, InstanceDesired, Position, StreamRequest
 from edgewise.wire.enrolment import ErrorAnswer
-from edgewise.wire.report import Report, ReportAnswer
+from edgewise.wire.report import DeviceReport, LaneItems, Report, ReportAnswer
 
 
 def refused(status: int, retry_after: float | None = None) -> Refused:
@@ -57,6 +57,10 @@ class FakeOutlet:
         self.reports: list[Report] = []
         self.marks: list[ReportAnswer] = []
 
+    @property
+    def empty(self):
+        return not self.reports
+
     def next_report(self):
         return self.reports[0] if self.reports else None
 
@@ -65,7 +69,8 @@ class FakeOutlet:
         self.reports.pop(0)
 
 
-REPORT = Report(incarnation="i", session="s")
+ITEM = DeviceReport(device="d")
+REPORT = Report(incarnation="i", session="s", lanes={"status": LaneItems(first=1, items=(ITEM,))})
 ANSWER = ReportAnswer(marks={}, time=5.0)
 
 
@@ -93,6 +98,7 @@ def up(clock, randomness, contact, log):
         contact,
         world.backoff,
         log,
+        clock=clock,
         boot_id="boot",
         on_time=world.times.append,
         on_distrust=lambda: world.distrust.append(1),
@@ -277,20 +283,25 @@ def test_the_downlink_honours_retry_after_and_backs_off(down):
     assert down.downlink.step() == 4.0
 
 
-def test_contact_is_told_when_it_changes_and_seldom_else(contact, clock, told):
+@pytest.mark.parametrize("watched", [False, True])
+def test_contact_is_told_when_it_changes_and_seldom_where_silence_matters(contact, clock, told, watched):
+    contact.watch(1000.0 if watched else None)
     assert not contact.failed()
     assert contact.reached()
     assert not contact.reached()
     assert told == [ContactChanged(online=True, last_contact=1000.0)]
     clock.time += 6
     contact.reached()
-    assert told[-1] == ContactChanged(online=True, last_contact=1006.0)
+    assert told[-1] == ContactChanged(online=True, last_contact=1006.0 if watched else 1000.0)
+    clock.time += 4
+    contact.reached()
+    assert len(told) == 1 + watched
     clock.time += 19
     assert not contact.failed()
     clock.time += 1
     assert contact.failed()
     assert not contact.failed()
-    assert told[-1] == ContactChanged(online=False, last_contact=1006.0)
+    assert told[-1] == ContactChanged(online=False, last_contact=1010.0)
     assert contact.reached()
 
 

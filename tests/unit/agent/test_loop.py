@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from edgewise.agent.loop import Loop, storage_kind
+from edgewise.agent.loop import Loop
 from edgewise.engine.protocol import (
     ContactChanged,
     Desired,
@@ -17,6 +17,7 @@ from edgewise.engine.protocol import (
     Tick,
 )
 from edgewise.engine.records import Gone
+from edgewise.engine.turns import storage_kind
 from edgewise.ports.files import Damaged, Full, ReadOnly
 from edgewise.wire.desired import DeviceDesired, Position
 from edgewise.wire.report import EventReport
@@ -147,8 +148,8 @@ def test_what_waits_is_bounded(world, clock, log):
     world.disk.error = Full("x", "y")
     for code in range(1100):
         world.give(Exited(instance="n/w", slot="a", launch_id=str(code), code=code))
-    assert len(world.loop._deferred) == 1000
-    assert world.loop._deferred[-1].code == 1099
+    assert len(world.loop._turns.deferred) == 1000
+    assert world.loop._turns.deferred[-1].code == 1099
 
 
 def test_a_tick_comes_when_it_was_asked_for(world, clock):

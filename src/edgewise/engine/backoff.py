@@ -6,6 +6,8 @@ from edgewise.ports.randomness import Randomness
 class Backoff:
     """Counts failures in a row and draws how long to wait: uniform in [0, min(`longest`, `first` * 2^failures)] seconds."""
 
+    __slots__ = ("_first", "_longest", "_randomness", "failures")
+
     def __init__(self, randomness: Randomness, first: float, longest: float) -> None:
         self._randomness = randomness
         self._first = first

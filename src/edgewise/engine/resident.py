@@ -1,0 +1,47 @@
+"""What a resident program does around the engine, wherever it runs: write records down, keep the journal small, say where it stands."""
+
+from collections.abc import Callable
+
+from edgewise.engine import recovery
+from edgewise.engine.journal import Journal
+from edgewise.engine.model import State
+from edgewise.engine.protocol import Event, Exited, RunningSlot
+from edgewise.engine.records import Record
+from edgewise.ports.files import FilesError, Full
+from edgewise.wire.desired import Position
+
+
+def persist(journal: Journal, records: tuple[Record, ...], make_room: Callable[[], bool]) -> None:
+    """Put records into the journal, which comes before anything in the outbox: `make_room` drops from that. Raises `FilesError`."""
+    try:
+        journal.append(records)
+    except Full:
+        if not make_room():
+            raise
+        journal.append(records)
+
+
+def compacted(journal: Journal, state: State) -> FilesError | None:
+    """Compact the journal if that is worth it. Returns what went wrong: nothing is lost then, and it is tried again."""
+    if journal.wants_compaction:
+        try:
+            journal.compact(recovery.snapshot(state))
+        except FilesError as error:
+            return error
+    return None
+
+
+def position(state: State) -> Position:
+    """Return from where on to poll."""
+    document = state.durable.document
+    return document.position if document is not None else Position(0, 0)
+
+
+def exit_known(event: Event) -> str:
+    """Return the launch whose exit the supervisor may forget once `event` is taken; empty: none."""
+    return event.launch_id if isinstance(event, Exited) else ""
+
+
+def exits_found(running: tuple[RunningSlot, ...]) -> tuple[str, ...]:
+    """Return the launches whose exits the supervisor told as what it runs."""
+    return tuple(each.launch_id for each in running if each.exit_code is not None)
