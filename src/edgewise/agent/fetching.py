@@ -12,11 +12,12 @@ from edgewise.agent.http import Client
 from edgewise.agent.jobs import FetchJob, Line, Progress
 from edgewise.agent.limits import LIMITS, AgentLimits
 from edgewise.agent.place import connect, now
-from edgewise.agent.resolve import NotRunnable, Resolved, Resolver
+from edgewise.agent.resolve import Resolver
 from edgewise.engine.backoff import Backoff
 from edgewise.engine.identity import Identity, IdentityDamaged, read_identity
 from edgewise.engine.install import InstallError, InstallTransient, InstallUntrusted, failed, plan, stage
 from edgewise.engine.protocol import Failed, Fetched, FetchStage
+from edgewise.engine.resolve import NotRunnable, Resolved
 from edgewise.ports.files import Files, FilesError
 from edgewise.ports.randomness import Randomness, SystemRandomness
 from edgewise.resources.artifact import Variant
@@ -72,8 +73,8 @@ class Fetcher:
     def _fetch(self, client: Client, identity: Identity) -> Fetched:
         job = self._job
         self._tell("Download", 0, job.artifact.size)
-        cache = f"{job.place.data.rstrip('/')}/repository"
-        resolver = Resolver(client, identity.repository_root, cache, now(job.place), self._limits)
+        time_now = now(job.place)
+        resolver = Resolver(client, identity.repository_root, files=self._files, data=job.place.data, now=time_now, limits=self._limits)
         resolved: Resolved = self._patiently(lambda: resolver.resolve(job.artifact, job.parameters))
         wanted = plan(resolved.variant)
         self._tree = wanted.tree

@@ -1,5 +1,7 @@
 """Fetching, verifying and installing: what must work, and what must be refused."""
 
+import fcntl
+import os
 import threading
 import time
 
@@ -232,6 +234,29 @@ def test_a_busy_control_plane_is_transient(fleet, fetch, helpers):
     before = len(fleet.gateway.requests)
     assert fetch(target)[0].kind == "transient"
     assert len([each for each in fleet.gateway.requests[before:] if "/blobs/" in each.target]) == 1
+
+
+def test_metadata_is_looked_at_by_one_fetch_at_a_time(fleet, fetch, device):
+    """Two fetches share the cache: one that read earlier must not write after one that read later."""
+    held: list[bool] = []
+
+    class Served(dict):
+        def get(self, name):
+            folder = os.open(device, os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.append(False)
+            except BlockingIOError:
+                held.append(True)
+            finally:
+                os.close(folder)
+            return super().get(name)
+
+    target = fleet.release(fleet.bundle({"main.py": b"1"}))
+    fleet.repository_files = Served(fleet.repository_files)
+    assert isinstance(fetch(target)[0], Fetched)
+    assert held == [True] * 5  # the next root, timestamp, snapshot, targets, releases
+    assert isinstance(fetch(target)[0], Fetched)
 
 
 def test_a_control_plane_that_is_gone_is_transient(fleet, fetch):

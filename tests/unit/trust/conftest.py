@@ -1,5 +1,6 @@
 import pytest
 
+from edgewise.ports.disk import DiskFiles
 from edgewise.trust.authority import Authority, Issuer, create_authority
 from edgewise.trust.repository import RepositoryKeys, accept_delegated, add_release, create_repository, delegated_metadata
 from edgewise.trust.verify import FetchMissing, verified_target
@@ -29,6 +30,7 @@ class Fleet:
     def __init__(self, folder, options=None) -> None:
         self.now = NOW
         self.folder = folder
+        self.disk = DiskFiles(folder.parent)
         self.files, self.keys = create_repository(NOW, options) if options else create_repository(NOW)
         self.root = self.files["1.root.json"]
         self.asked: list[str] = []
@@ -44,15 +46,20 @@ class Fleet:
         return self.files[name]
 
     def look(self, path: str = "releases/default/inspector/1.json", *, now: float | None = None, **more):
-        return verified_target(self.folder, self.root, self.fetch, path, self.now if now is None else now, **more)
+        return verified_target(self.disk, self.root, self.fetch, path, self.now if now is None else now, **more)
 
 
 @pytest.fixture
 def make_fleet(tmp_path):
-    def make(options=None) -> Fleet:
-        return Fleet(tmp_path / "repository", options)
+    made: list[Fleet] = []
 
-    return make
+    def make(options=None) -> Fleet:
+        made.append(Fleet(tmp_path / "repository", options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.disk.close()
 
 
 @pytest.fixture

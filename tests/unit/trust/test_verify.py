@@ -6,9 +6,10 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import Metadata, TargetFile
 
-from edgewise.trust import _metadata, verify
+from edgewise.ports.files import FilesError
+from edgewise.trust import _metadata
 from edgewise.trust.repository import (
     LIMITS,
     RepositoryOptions,
@@ -17,7 +18,7 @@ from edgewise.trust.repository import (
     refresh_timestamp,
 )
 from edgewise.trust.rotation import RootChange, rotate_delegation, rotate_root
-from edgewise.trust.verify import FetchMissing, Untrusted, verified_target
+from edgewise.trust.verify import FetchMissing, Untrusted, verification, verified_target
 
 DAY = 86_400.0
 TARGET = ("sha256:" + "a" * 64, 10)
@@ -44,8 +45,9 @@ def test_a_released_target_is_found_and_the_cache_saves_asking(fleet):
 
 
 def test_the_cache_may_be_removed_or_damaged(fleet):
+    fleet.files.update(rotate_root(fleet.files, fleet.keys.root, fleet.keys.online, RootChange(), fleet.now))
     assert fleet.look() == TARGET
-    for name in ("timestamp.json", "snapshot.json", "releases.json", "root_history/1.root.json"):
+    for name in ("timestamp.json", "snapshot.json", "targets.json", "releases.json", "root_history/2.root.json"):
         (fleet.folder / name).write_bytes(b"torn")
         assert fleet.look() == TARGET
     shutil.rmtree(fleet.folder)
@@ -251,7 +253,7 @@ def test_a_changed_byte_never_changes_the_answer(fleet, tmp_path, name, at, byte
         return served[asked]
 
     try:
-        answer = verified_target(fleet.folder, fleet.root, fetch, "releases/default/inspector/1.json", fleet.now)
+        answer = verified_target(fleet.disk, fleet.root, fetch, "releases/default/inspector/1.json", fleet.now)
     except (Untrusted, FetchMissing):
         return
     assert answer == TARGET
@@ -283,7 +285,7 @@ def test_errors_of_the_network_come_out_as_they_are(fleet):
         raise Unplugged(name)
 
     with pytest.raises(Unplugged):
-        verified_target(fleet.folder, fleet.root, unplugged, "releases/default/inspector/1.json", fleet.now)
+        verified_target(fleet.disk, fleet.root, unplugged, "releases/default/inspector/1.json", fleet.now)
 
 
 def test_a_repository_that_is_not_there_is_missing(fleet):
@@ -292,22 +294,27 @@ def test_a_repository_that_is_not_there_is_missing(fleet):
         fleet.look()
 
 
-def test_a_folder_that_takes_no_writes_is_an_error_of_the_disk(fleet, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    fleet.folder = tmp_path / "file" / "repository"
-    with pytest.raises(OSError):
+def test_a_folder_that_takes_no_writes_is_an_error_of_the_disk(fleet):
+    fleet.folder.write_text("in the way")
+    with pytest.raises(FilesError):
         fleet.look()
 
 
-def test_a_library_that_does_not_let_the_time_be_set_is_not_trusted(fleet, monkeypatch):
+def test_a_cache_that_cannot_be_read_is_asked_for_again(fleet):
+    """It is only a cache: what guards against a roll-back is gone with it, and the pinned root is not."""
+    assert fleet.look() == TARGET
+    for name in ("timestamp.json", "snapshot.json", "targets.json", "releases.json"):
+        (fleet.folder / name).unlink()
+        (fleet.folder / name).symlink_to("/dev/zero")
+        assert fleet.look() == TARGET
+
+
+def test_a_library_that_does_not_let_the_time_be_set_is_not_trusted(fleet):
     class Frozen:
         pass
 
-    class Updater:
-        _trusted_set = Frozen()
-
-    monkeypatch.setattr(verify, "Updater", lambda *_, **__: Updater())
-    assert _reason(fleet.look) == "Refused"
+    with pytest.raises(Untrusted, match="does not let the time be set"):
+        next(verification(fleet.disk, fleet.root, "releases/default/inspector/1.json", fleet.now, trusting=lambda _root: Frozen()))
 
 
 # ---- rotation ----
@@ -404,3 +411,118 @@ def test_a_delegation_needs_a_threshold_that_can_be_met(fleet, keys, threshold):
             online_key=fleet.keys.online,
             now=fleet.now,
         )
+
+
+def test_roots_are_followed_up_to_a_bound_and_no_further(fleet):
+    """Going on with a root in the middle would be to trust keys that were replaced since."""
+    for version in range(2, LIMITS.root_rotations_max + 2):
+        fleet.files[f"{version}.root.json"] = _resigned(
+            fleet, "1.root.json", lambda s, version=version: setattr(s, "version", version), fleet.keys.root
+        )
+    last = f"{LIMITS.root_rotations_max + 1}.root.json"
+    newest = fleet.files.pop(last)
+    assert fleet.look() == TARGET
+    fleet.files[last] = newest
+    assert fleet.look() == TARGET
+    over = LIMITS.root_rotations_max + 2
+    fleet.files[f"{over}.root.json"] = _resigned(fleet, "1.root.json", lambda s: setattr(s, "version", over), fleet.keys.root)
+    assert _reason(fleet.look) == "Refused"
+
+
+# ---- what our own repositories never hold, whoever signs it ----
+
+
+def _new_snapshot(fleet, **files: bytes) -> None:
+    """Serve a snapshot over these targets files, each at version 9, and a timestamp over it."""
+    metas = dict(_metadata.snapshot_of(fleet.files).signed.meta)
+    for role, data in files.items():
+        metas[f"{role}.json"] = _metadata.MetaFile(9)
+        fleet.files[f"9.{role}.json"] = data
+    fleet.files.update(_metadata.online_files(metas, (9, 9), fleet.keys.online, fleet.now))
+
+
+def test_keys_of_another_kind_do_not_count(fleet):
+    from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+    from securesystemslib.signer import CryptoSigner
+
+    signer = CryptoSigner(generate_private_key(65537, 2048))
+
+    def more(signed) -> None:
+        signed.version = 2
+        signed.add_key(signer.public_key, "timestamp")
+
+    fleet.files["2.root.json"] = _resigned(fleet, "1.root.json", more, fleet.keys.root)
+    with pytest.raises(Untrusted, match="rsa/rsassa-pss-sha256") as refused:
+        fleet.look()
+    assert refused.value.reason == "Refused"
+    fleet.root = fleet.files.pop("2.root.json")
+    assert _reason(fleet.look) == "Refused"
+
+
+def test_a_delegation_to_keys_of_another_kind_does_not_count(fleet):
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from securesystemslib.signer import CryptoSigner
+
+    signer = CryptoSigner(generate_private_key(SECP256R1()))
+
+    def change(signed) -> None:
+        signed.version = 9
+        signed.delegations.keys[signer.public_key.keyid] = signer.public_key
+        signed.delegations.roles["releases"].keyids = [signer.public_key.keyid]
+
+    _new_snapshot(fleet, targets=_resigned(fleet, "1.targets.json", change, [fleet.keys.targets]))
+    assert _reason(fleet.look) == "Refused"
+
+
+@pytest.mark.parametrize("name", ["../identity/key", "Releases", "a/b", "a" * 65])
+def test_a_delegated_role_has_a_plain_name(fleet, name):
+    """It becomes the name of a file in the cache."""
+
+    def change(signed) -> None:
+        signed.version = 9
+        role = signed.delegations.roles.pop("releases")
+        role.name = name
+        signed.delegations.roles[name] = role
+
+    _new_snapshot(fleet, targets=_resigned(fleet, "1.targets.json", change, [fleet.keys.targets]))
+    assert _reason(fleet.look) == "Refused"
+
+
+@pytest.mark.parametrize("name", ["root", "timestamp", "snapshot", "targets", ""])
+def test_a_delegated_role_does_not_take_the_place_of_a_top_one(fleet, name):
+    data = json.loads(fleet.files["1.targets.json"])
+    data["signed"]["version"] = 9
+    data["signed"]["delegations"]["roles"][0]["name"] = name
+    _new_snapshot(fleet, targets=json.dumps(data).encode())
+    assert _reason(fleet.look) == "Malformed"
+
+
+@pytest.mark.parametrize("length", [LIMITS.snapshot_bytes_max - 1, LIMITS.snapshot_bytes_max, LIMITS.snapshot_bytes_max + 1])
+def test_a_timestamp_cannot_have_a_device_read_without_end(fleet, length):
+    stamp = Metadata.from_bytes(fleet.files["timestamp.json"]).signed
+    stamp.version = 9
+    stamp.snapshot_meta = _metadata.MetaFile(2, length=length)
+    fleet.files["timestamp.json"] = _metadata.sign(stamp, [fleet.keys.online])
+    fine = fleet.files["2.snapshot.json"]
+    fleet.files["2.snapshot.json"] = fine + b" " * (length - len(fine))
+    limits: dict[str, int] = {}
+    honest = fleet.fetch
+    fleet.fetch = lambda name, limit: (limits.setdefault(name, limit), honest(name, limit))[1]
+    if length <= LIMITS.snapshot_bytes_max:
+        assert fleet.look() == TARGET
+    else:
+        assert _reason(fleet.look) == "Mismatch"
+    assert limits["2.snapshot.json"] == min(length, LIMITS.snapshot_bytes_max)
+
+
+@pytest.mark.parametrize("digest", ["e" * 63, "e" * 65, "E" * 64, "../" + "e" * 61])
+def test_a_digest_is_a_digest(fleet, digest):
+    path = "releases/default/odd/1.json"
+
+    def change(signed) -> None:
+        signed.version = 9
+        signed.targets[path] = TargetFile(5, {"sha256": digest}, path)
+
+    _new_snapshot(fleet, releases=_resigned(fleet, "2.releases.json", change, fleet.keys.releases))
+    assert _reason(fleet.look, path) == "Refused"
+    assert fleet.look() == TARGET
