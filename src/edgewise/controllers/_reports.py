@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from edgewise.controllers.history import booted, connected
 from edgewise.controllers.limits import ReportLimits
 from edgewise.resources.device import DeviceStatus
 from edgewise.resources.states import Connection
@@ -48,16 +49,16 @@ def device_status(known: DeviceStatus, item: DeviceReport, told: Position, now: 
     """Return a device's status with what an item says of it; `told` is the newest document meant for it. Being heard, it is Online."""
     capacity = item.capacity if item.capacity is not None and len(encode(item.capacity)) <= limits.capacity_bytes_max else known.capacity
     observed = item.observed.n if item.observed is not None and item.observed.epoch == told.epoch else known.observed_number
-    online = known.connection is Connection.ONLINE
+    if known.connection is not Connection.ONLINE:
+        known = connected(known, Connection.ONLINE, now, now)
+    if item.boot_id:
+        known = booted(known, _short(item.boot_id, ""), now)
     return msgspec.structs.replace(
         known,
-        connection=Connection.ONLINE,
-        last_seen=known.last_seen if online else now,
         health=item.health if item.health is not None else known.health,
         update=item.update if item.update is not None else known.update,
         capacity=capacity,
         agent_version=_short(item.agent_version, known.agent_version),
-        boot_id=_short(item.boot_id, known.boot_id),
         conditions=item.conditions[: limits.conditions_max] if item.conditions is not None else known.conditions,
         desired_number=told.n,
         observed_number=observed,

@@ -11,11 +11,12 @@ import msgspec
 
 from edgewise.controllers.answers import Refusal, refuse, refused_agent
 from edgewise.controllers.documents import create, event, put_status, uid_of
+from edgewise.controllers.history import connected
 from edgewise.controllers.limits import ReportLimits
 from edgewise.controllers.rows import AgentRow, DeviceRow
 from edgewise.controllers.tokens import JoinTokenRow, JoinTokenStatus
 from edgewise.controllers.view import FleetView
-from edgewise.resources.device import AgentSpec, AgentStatus, DeviceSpec, DeviceStatus
+from edgewise.resources.device import AgentSpec, AgentStatus, DeviceHistory, DeviceSpec, DeviceStatus
 from edgewise.resources.states import AgentLifecycle, Connection
 from edgewise.resources.validation import label_problem
 from edgewise.store.codec import encode
@@ -141,7 +142,8 @@ def complete_join(decision: JoinDecision, view: FleetView, now: float, serial: s
 def _device_writes(decision: JoinDecision, view: FleetView, key: Key, now: float) -> list[Write]:
     request = decision.request
     before = view.devices.get(decision.device)
-    status = DeviceStatus(connection=Connection.ONLINE, last_seen=now, capacity=request.capacity)
+    history = connected(before.status, Connection.ONLINE, now, now).history if before is not None else DeviceHistory(since=now)
+    status = DeviceStatus(connection=Connection.ONLINE, last_seen=now, capacity=request.capacity, history=history)
     if before is None:
         spec = DeviceSpec(agent=decision.agent, site=decision.site, device_class=request.device_class)
         return [create(key, uid_of(key, view.epoch, view.revision), spec, status, decision.labels)]

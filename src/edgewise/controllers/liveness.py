@@ -7,9 +7,8 @@ when it comes, so that requests cost nothing here. Documents change only when a 
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
-
 from edgewise.controllers.documents import event, put_status
+from edgewise.controllers.history import connected
 from edgewise.controllers.rows import DeviceRow
 from edgewise.controllers.view import FleetView
 from edgewise.controllers.work import Work
@@ -25,7 +24,7 @@ def step(view: FleetView, work: Work) -> None:
     changes = [*_returned(view, work), *_silent(view, work), *_unheard(view, work)]
     limits = view.limits.controllers
     for row, connection, seen in changes:
-        status = msgspec.structs.replace(row.status, connection=connection, last_seen=seen)
+        status = connected(row.status, connection, seen, work.now)
         named = len(changes) <= limits.offline_events_named_max
         events = (_said(row, connection, work.now),) if named else ()
         work.add((put_status(row, status),), events, most=_BATCH)

@@ -50,6 +50,16 @@ class DeviceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     cleared_refusals: int = 0
 
 
+class DeviceHistory(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How well a device kept up since `since` (seconds since the Unix epoch; 0: nothing is known yet). `outages`: how often it went
+    Offline; `offline_seconds`: how long those lasted together that are over; `restarts`: how often it came back with another boot id."""
+
+    since: float = 0.0
+    outages: int = 0
+    offline_seconds: float = 0.0
+    restarts: int = 0
+
+
 class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What was seen of a device. `desired_number` is the newest desired state meant for it, `observed_number` the one it has taken over.
     `last_seen` is coarse: it is written when the connection changes."""
@@ -64,6 +74,7 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     desired_number: int = 0
     observed_number: int = 0
     last_seen: float = 0.0
+    history: DeviceHistory = DeviceHistory()
     conditions: tuple[Condition, ...] = ()
 
 
