@@ -1,7 +1,8 @@
 """The listening socket of each instance, kept across slots and restarts.
 
-An instance gets a port on 127.0.0.1 once. It is written down, so that it is the same after a reboot if it is still free. The socket belongs
-to this process and is inherited by each slot's process: while one server is replaced by another, or is started again after a crash,
+An instance gets a port on 127.0.0.1 once. It is written down, so that it is the same after a reboot if it is still free; it is bound as
+soon as this process starts, so that nobody else takes it while the instance is still on its way (clients know the address). The socket
+belongs to this process and is inherited by each slot's process: while one server is replaced by another, or is started again after a crash,
 connections wait in the kernel's queue instead of being refused.
 """
 
@@ -26,6 +27,8 @@ class Listeners:
         for name, port in read_object(FILE).items():
             if isinstance(port, int) and 0 < port < 65536:
                 self._ports[name] = port
+        for name, port in self._ports.items():
+            self._hold(name, port)
 
     def open(self, folder: str) -> "tuple[int, str]":
         """Return descriptor and address (`http://127.0.0.1:PORT`) of an instance's socket, made when it is not there. Raises `OSError`."""
@@ -41,6 +44,17 @@ class Listeners:
             listener.close()
         if self._ports.pop(folder, None) is not None:
             self._keep()
+
+    def _hold(self, folder: str, port: int) -> None:
+        try:
+            listener = self._bind(port)
+        except OSError as error:
+            say(f"port {port} of {folder} cannot be bound: {error}")
+            return
+        if listener is None:
+            say(f"port {port} of {folder} was taken by somebody else; it gets another one if that is still so when it starts")
+        else:
+            self._sockets[folder] = listener
 
     def _listen(self, folder: str) -> "_socket.socket":
         count = int(self._limits.port_count)

@@ -172,6 +172,37 @@ def test_the_port_stays_the_same_when_the_supervisor_comes_back(supervisor, bund
     assert slots.start("shop/till", "a", bundle(SERVER, probes=HEALTHY)).address == address
 
 
+def test_a_port_is_held_from_the_start_on_and_connections_wait_until_something_serves(supervisor, bundle, helpers):
+    """Another device of this machine, whose workload has the same name, would otherwise take it, and clients would ask the wrong one."""
+    supervisor.run()
+    address = supervisor.slots().start("shop/till", "a", bundle(SERVER, probes=HEALTHY)).address
+    supervisor.kill()
+    supervisor.run()
+    with socket.socket() as neighbour:
+        neighbour.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        assert not bound(neighbour, int(address.rpartition(":")[2]))
+    waiting = Client(address)
+    slots = supervisor.slots()
+    assert slots.start("shop/till", "a", bundle(SERVER, probes=HEALTHY, revision="back")).address == address
+    helpers.wait_for(lambda: waiting.answers, what="an answer")
+    waiting.end()
+    assert (set(waiting.answers), waiting.failures) == ({"back"}, [])
+    slots.stop("shop/till", "a", 5)
+    slots.forget("shop/till")
+    with pytest.raises(ConnectionRefusedError):
+        waiting.ask()
+
+
+def test_a_port_that_is_taken_at_the_start_keeps_nobody_from_starting(supervisor, bundle, helpers):
+    (supervisor.data / "supervisor").mkdir(parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        port = squatter.getsockname()[1]
+        (supervisor.data / "supervisor/ports.json").write_text(f'{{"shop.till":{port},"shop.odd":"x"}}')
+        supervisor.run("port_count=50")
+        assert supervisor.status().slots == 0
+    assert supervisor.slots().start("shop/till", "a", bundle(SERVER, probes=HEALTHY)).address == f"http://127.0.0.1:{port}"
+
+
 def bound(one, port):
     try:
         one.bind(("127.0.0.1", port))
