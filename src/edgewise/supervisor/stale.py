@@ -73,7 +73,8 @@ def noted_launches(boot: str) -> "list[Trace]":
 
 
 def processes_of(traces: "list[Trace]") -> "list[int]":
-    """Return the living processes of any of these launches. Zombies are not living."""
+    """Return the living processes of any of these launches. Zombies are not living, unless only their first thread has ended: the other
+    threads still hold sockets and devices."""
     own = os.getuid()
     launches = {trace.launch_id.encode() for trace in traces}
     sessions = {trace.pid: trace.started for trace in traces if trace.pid}
@@ -89,7 +90,7 @@ def processes_of(traces: "list[Trace]") -> "list[int]":
         except OSError:
             environment = b""
         status = _status(pid)
-        if status is None or status[0] in "ZX":
+        if status is None or (status[0] in "ZX" and status[3] <= 1):
             continue
         in_session = status[1] in sessions and status[2] >= sessions[status[1]] > 0
         if in_session or _launch_in(environment) in launches:
@@ -115,8 +116,8 @@ def _launch_in(environment: bytes) -> bytes:
     return environment[at + len(_MARK) :].partition(b"\0")[0]
 
 
-def _status(pid: int) -> "tuple[str, int, int] | None":
-    """Return state, session and start time of a process."""
+def _status(pid: int) -> "tuple[str, int, int, int] | None":
+    """Return state, session, start time and number of threads of a process."""
     try:
         data = read_start(f"/proc/{pid}/stat", 4096)
     except OSError:
@@ -125,4 +126,4 @@ def _status(pid: int) -> "tuple[str, int, int] | None":
     fields = data.rpartition(b")")[2].split()
     if len(fields) < 20:
         return None
-    return fields[0].decode(), int(fields[3]), int(fields[19])
+    return fields[0].decode(), int(fields[3]), int(fields[19]), int(fields[17])

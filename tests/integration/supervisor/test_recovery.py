@@ -1,5 +1,6 @@
 """The supervisor itself dies, is started twice, is told to end."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from edgewise.agent.supervisor_link import Acknowledged, StopAgent, StopAll
 from edgewise.engine.protocol import Stopped
+from edgewise.supervisor import stale
 from edgewise.supervisor.launch import supervisor_argv
 
 FAMILY = """
@@ -38,6 +40,29 @@ def test_a_killed_supervisor_takes_its_workloads_along_and_the_next_one_what_is_
     assert supervisor.slots().observe() == ()
     assert list((supervisor.data / "run" / "launches").iterdir()) == []
     assert "left behind" in supervisor.errors
+
+
+UNDEAD = """
+import ctypes, os, threading, time
+print("leader", os.getpid(), flush=True)
+threading.Thread(target=time.sleep, args=(600,)).start()
+ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)
+"""
+"""The first thread ends, the process does not."""
+
+
+def test_a_process_whose_first_thread_has_ended_is_killed_and_waited_for(supervisor, bundle, helpers):
+    """Until the last of its threads has gone it holds its sockets and devices. Servers with many threads pass through this when they are killed."""
+    supervisor.run()
+    supervisor.slots().start("shop/till", "a", bundle(UNDEAD))
+    (leader,) = helpers.numbers(supervisor, "shop.till", "leader")
+    helpers.wait_for(lambda: not helpers.alive(leader), what="the end of the first thread")
+    note = next(file for file in (supervisor.data / "run" / "launches").iterdir() if f'"pid":{leader}' in file.read_text().replace(" ", ""))
+    noted = json.loads(note.read_text())
+    assert stale.processes_of([stale.Trace(note.name, noted["pid"], noted["started"])]) == [leader]
+    supervisor.kill()
+    supervisor.run()
+    helpers.wait_for(lambda: not Path(f"/proc/{leader}").exists(), what="the end of its last thread")
 
 
 def test_a_stranger_with_a_recycled_process_id_is_left_alone(supervisor, helpers):
