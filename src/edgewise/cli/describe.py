@@ -163,6 +163,8 @@ def _strategy(strategy: Strategy) -> str:
     canary: Canary = strategy.canary
     waves = ", ".join(str(wave) for wave in canary.waves)
     words = [f"waves {waves}", f"observed for {canary.observe_for}", f"failure budget {canary.failure_budget}"]
+    if canary.unavailability_budget is not None:
+        words.append(f"unavailability budget {canary.unavailability_budget}")
     for metric in strategy.analysis:
         bounds = [f"{word} {bound:g}" for word, bound in (("min", metric.min), ("max", metric.max)) if bound is not None]
         words.append(f"{metric.metric} {' '.join(bounds)} over {metric.min_samples} samples")

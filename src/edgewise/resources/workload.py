@@ -55,12 +55,14 @@ class NameReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
 class Canary(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
     """Waves are cumulative counts or percentages of the workload's instances. Each is observed for `observe_for` after its members are
     healthy. More failed members than `failure_budget` of those opened rolls everything back; `device_deadline` bounds one reachable
-    device's update."""
+    device's update. `unavailability_budget`: at most this long without a ready instance on any device during the change, which a rehearsal
+    judges before it begins (`edgewise apply --rehearse`); unset: not judged."""
 
     waves: Annotated[tuple[CountOrPercentage, ...], msgspec.Meta(min_length=1, max_length=100)] = (1, "25%", "100%")
     observe_for: Duration = "30s"
     failure_budget: Percentage = "5%"
     device_deadline: Duration = "10m"
+    unavailability_budget: Duration | None = None
 
 
 class AnalysisMetric(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):

@@ -291,3 +291,24 @@ def test_what_some_reader_takes_for_something_else_is_not_plain_text(text):
 def test_files_in_the_repository_load():
     for path in sorted(Path(__file__).parents[3].glob("demo/*.yaml")):
         assert load(path.read_text("utf-8"), str(path))
+
+
+@pytest.mark.parametrize("written", ["0s", "500ms", "2m", "1h"])
+def test_an_unavailability_budget_is_a_duration(written):
+    (workload,) = load(PLACED + f"  strategy: {{canary: {{unavailabilityBudget: {written}}}}}\n")
+    assert workload.spec.strategy.canary.unavailability_budget == written
+    assert b"unavailabilityBudget" not in msgspec.json.encode(load(PLACED)[0])
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("unavailabilityBudget: 1%", ": spec.strategy.canary.unavailabilityBudget: "),
+        ("unavailabilityBudget: -1s", ": spec.strategy.canary.unavailabilityBudget: "),
+        ("unavailabilityBudget: 5", ": spec.strategy.canary.unavailabilityBudget: "),
+        ("unavailabilityBudgt: 5s", "did you mean 'unavailabilityBudget'?"),
+    ],
+)
+def test_a_wrong_unavailability_budget_is_told(line, problem):
+    (told,) = problems(PLACED + f"  strategy: {{canary: {{{line}}}}}\n")
+    assert problem in told
