@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edgewise.resources.artifact import Artifact, ArtifactVersion
+from edgewise.resources.config import Config
 from edgewise.resources.device import Capacity
 from edgewise.resources.meta import LabelValue, Name
 from edgewise.resources.workload import Workload
@@ -97,7 +98,8 @@ class TwinDevice(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
 
 class TwinFleet(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
     """A whole fleet, versioned. `taken_at` is seconds since 1970, 0 for a made-up fleet; `workloads`, `artifacts` and `versions`
-    are what it ran then; `secret_names` are NAMESPACE/NAME."""
+    are what it ran then; `configs` stand in for those that workloads name, never with what they really hold; `secret_names` are
+    NAMESPACE/NAME."""
 
     twin_fleet_version: Literal[1] = 1
     taken_at: float = 0.0
@@ -107,4 +109,5 @@ class TwinFleet(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     artifacts: tuple[Artifact, ...] = ()
     versions: tuple[ArtifactVersion, ...] = ()
     workloads: tuple[Workload, ...] = ()
+    configs: tuple[Config, ...] = ()
     secret_names: tuple[str, ...] = ()

@@ -69,7 +69,7 @@ def parse(text: str | bytes, source: str = "", fleet: TwinFleet | None = None) -
 
 def check(wanted: Scenario, fleet: TwinFleet) -> None:
     """Raise `Invalid` when `wanted` makes no sense, or selects what is not in `fleet`."""
-    found = tuple(problems(wanted, fleet))
+    found = tuple(msgspec.structs.replace(problem, source=f"scenario {wanted.name}") for problem in problems(wanted, fleet))
     if found:
         raise Invalid(found)
 

@@ -5,11 +5,12 @@ from typing import Literal
 import msgspec
 
 from edgewise.resources.artifact import Artifact, ArtifactVersion
+from edgewise.resources.config import Config
 from edgewise.resources.workload import Workload
 from edgewise.twin.fleet import TwinFleet
 from edgewise.twin.scenario import Scenario
 
-Subject = Artifact | ArtifactVersion | Workload
+Subject = Artifact | ArtifactVersion | Workload | Config
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
