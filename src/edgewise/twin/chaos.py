@@ -1,0 +1,355 @@
+"""Plans for hunting bugs: small fleets, many workloads, good and bad versions, an operator who changes their mind, and every fault.
+
+chaos_plan(seed) -> Plan: the seed is all there is to it. Runs differ in temper: some have one kind of fault over and over, some have
+everything at once, a few have no fault at all.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from edgewise.resources.artifact import Artifact, ArtifactSpec, ArtifactVersion
+from edgewise.resources.config import Config, ConfigSpec
+from edgewise.resources.device import Capacity
+from edgewise.resources.meta import Metadata
+from edgewise.resources.selector import Requirement, Selector
+from edgewise.resources.workload import (
+    AnalysisMetric,
+    ArtifactReference,
+    Canary,
+    Disconnect,
+    EveryMatchingDevice,
+    NameReference,
+    Placement,
+    Resources,
+    Strategy,
+    Workload,
+    WorkloadSpec,
+)
+from edgewise.twin.expected import behaviour_of
+from edgewise.twin.faulty import TEMPERS, rules_of
+from edgewise.twin.fleet import DeviceClass, Energy, LinkQuality, TwinDevice, TwinFleet, TwinSite
+from edgewise.twin.kernel import Kernel, Stream
+from edgewise.twin.plan import Act, Plan, Profile, Subject
+from edgewise.twin.scenario import Behaviour, Scenario
+from edgewise.twin.versions import made_version, parameters_for
+
+__all__ = ["chaos_plan"]
+
+T = TypeVar("T")
+
+_SPACE: Final = "chaos"
+_PROFILE: Final = Profile(disk="recording", install="real", report_seconds=15.0)
+_WARM_UP: Final = 300.0
+_SETTLE: Final = 3_600.0
+_MIB: Final = 2**20
+_FAILS: Final[tuple[Literal["does-not-load", "crashes-at-start", "crashes", "hangs", "leaks", "probe-fails", "slow-probes"], ...]] = (
+    "does-not-load",
+    "crashes-at-start",
+    "crashes",
+    "hangs",
+    "leaks",
+    "probe-fails",
+    "slow-probes",
+)
+_WAVES: Final[tuple[tuple[int | str, ...], ...]] = (
+    ("100%",),
+    (1, "100%"),
+    (1, "50%", "100%"),
+    (1, "25%", "100%"),
+    (2, "100%"),
+    ("34%", "100%"),
+)
+
+
+def chaos_plan(seed: int, profile: Profile = _PROFILE) -> Plan:
+    """Return the plan of a seed."""
+    kernel = Kernel(seed)
+    temper = _one(TEMPERS, kernel.stream("chaos", "temper"))
+    window = float(_one((600, 1_200, 1_800, 2_400), kernel.stream("chaos", "window")))
+    fleet = _fleet(kernel)
+    apps = [_App(number, kernel, fleet) for number in range(1, 2 + kernel.stream("chaos", "apps").below(4))]
+    fleet = msgspec.structs.replace(
+        fleet,
+        workloads=tuple(app.workload for app in apps),
+        versions=tuple(app.first for app in apps),
+        artifacts=tuple(app.artifact for app in apps if app.artifact is not None),
+        configs=tuple(app.config for app in apps if app.config is not None),
+    )
+    acts = _acts(apps, fleet, kernel.stream("chaos", "acts"), window)
+    scenario = Scenario(
+        name=f"chaos-{temper.name}",
+        description=f"Seed {seed}: {temper.name}.",
+        lasts=f"{window:g}s",
+        settle=f"{_SETTLE:g}s",
+        faults=rules_of(temper, fleet, kernel, window),
+        behaviours=tuple(behaviour for app in apps for behaviour in app.behaviours()),
+    )
+    return Plan(seed=seed, fleet=fleet, scenario=scenario, acts=acts, profile=profile, warm_up=_WARM_UP)
+
+
+def _one(options: Sequence[T], stream: Stream) -> T:
+    return options[stream.below(len(options))]
+
+
+# ---- the fleet ----
+
+
+def _fleet(kernel: Kernel) -> TwinFleet:
+    stream = kernel.stream("chaos", "fleet")
+    count = 3 + stream.below(10)
+    sites = tuple(
+        TwinSite(name=f"site-{number}", link=_link(kernel.stream("chaos", "link", number)), failover_domain=_one(("", "north"), stream))
+        for number in range(1, 2 + stream.below(min(3, count)))
+    )
+    classes = tuple(_class(number, kernel.stream("chaos", "class", number)) for number in range(1, 2 + stream.below(3)))
+    by_site = stream.chance(0.5)
+    devices: list[TwinDevice] = []
+    for number in range(count):
+        site = number % len(sites)
+        sort = classes[site % len(classes)] if by_site else _one(classes, stream)
+        labels = {"zone": _one(("a", "b"), stream)} | ({"camera": "front"} if stream.chance(0.6) else {})
+        devices.append(TwinDevice(name=f"d{number + 1:02d}", site=sites[site].name, device_class=sort.name, labels=labels))
+    return TwinFleet(sites=sites, classes=classes, devices=tuple(devices))
+
+
+def _link(stream: Stream) -> LinkQuality:
+    """Return how a site is connected when nothing is wrong: mostly well, sometimes badly enough to be a fault itself."""
+    bad = stream.chance(0.2)
+    return LinkQuality(
+        latency_seconds=round(stream.uniform(0.002, 1.0 if bad else 0.1), 4),
+        jitter_seconds=round(stream.uniform(0.0, 0.5 if bad else 0.02), 4),
+        bandwidth=float(_one((500_000, 4_000_000, 50_000_000), stream)),
+        loss=round(stream.uniform(0.0, 0.3 if bad else 0.02), 3),
+        duplication=round(stream.uniform(0.0, 0.5 if bad else 0.02), 3),
+        reordering=round(stream.uniform(0.0, 0.3 if bad else 0.02), 3),
+        metered=stream.chance(0.2),
+    )
+
+
+def _class(number: int, stream: Stream) -> DeviceClass:
+    memory = _one((512, 1_024, 4_096), stream) * _MIB
+    battery = stream.chance(0.25)
+    return DeviceClass(
+        name=f"class-{number}",
+        capacity=Capacity(
+            architecture=_one(("aarch64", "x86_64"), stream),
+            cpu_milli=_one((1_000, 2_000, 4_000), stream),
+            memory_nominal=memory,
+            memory=memory,
+            disk=_one((64, 256, 4_096), stream) * _MIB,
+            runtimes={"onnxruntime": "1.20.0", "python": "3.11.2"},
+        ),
+        speed=_one((0.5, 1.0, 3.0), stream),
+        boot_seconds=float(_one((5, 20, 60), stream)),
+        clock_drift_ppm=round(stream.uniform(-100, 100), 1),
+        energy=Energy(battery_watt_hours=20.0, harvest_watts=10.0) if battery else Energy(),
+    )
+
+
+# ---- workloads and their versions ----
+
+
+class _App:
+    """One workload of a plan: how it begins, and what becomes of it."""
+
+    def __init__(self, number: int, kernel: Kernel, fleet: TwinFleet) -> None:
+        self.name = f"app-{number}"
+        self.line = f"line-{number}"
+        self._stream = kernel.stream("chaos", "app", number)
+        self._fates: dict[str, Behaviour] = {}
+        self._version = 1
+        stream = self._stream
+        self.sort: Literal["model", "bundle"] = "model" if stream.chance(0.5) else "bundle"
+        self.alias = stream.chance(0.15)
+        self.config = self.config_with("1") if stream.chance(0.15) else None
+        self.parameters: dict[str, str | int | float | bool] = {"rate": 1} if stream.chance(0.3) else {}
+        self.first = self.version("1")
+        self.artifact = self.pointing_to("1") if self.alias else None
+        self.workload = self._workload(fleet)
+
+    @property
+    def key(self) -> str:
+        """NAMESPACE/NAME of the workload."""
+        return f"{_SPACE}/{self.name}"
+
+    def version(self, version: str) -> ArtifactVersion:
+        """Return a version; small, so that installing it for real is quick."""
+        size = _one((2_000, 20_000, 200_000, 3_000_000), self._stream)
+        return made_version(_SPACE, self.line, version, sort=self.sort, size=size, parameters=parameters_for({"rate": 1}))
+
+    def pointing_to(self, version: str) -> Artifact:
+        """Return the artifact with its alias on `version`."""
+        spec = ArtifactSpec(type=self.sort, aliases={"champion": version})
+        return Artifact(metadata=Metadata(name=self.line, namespace=_SPACE), spec=spec)
+
+    def config_with(self, value: str) -> Config:
+        """Return the workload's config with other contents."""
+        return Config(metadata=Metadata(name=self.name, namespace=_SPACE), spec=ConfigSpec(data={"value": value}))
+
+    def _workload(self, fleet: TwinFleet) -> Workload:
+        stream = self._stream
+        everywhere = stream.chance(0.5)
+        exclusive = stream.chance(0.3)
+        reference = ArtifactReference(name=self.line, alias="champion") if self.alias else ArtifactReference(name=self.line, version="1")
+        spec = WorkloadSpec(
+            artifact=reference,
+            placement=Placement(
+                every_matching_device=EveryMatchingDevice() if everywhere else None,
+                replicas=None if everywhere else 1 + stream.below(min(4, len(fleet.devices))),
+                selector=_selector(stream),
+                prefer=_one(("quality", "latency", "size"), stream),
+            ),
+            resources=Resources(memory=_one(("16Mi", "64Mi", "200Mi"), stream), cpu=_one(("50m", "200m"), stream)),
+            parameters=self.parameters,
+            config=NameReference(name=self.name) if self.config is not None else None,
+            strategy=self._strategy(),
+            disconnect=Disconnect(lost_after=_one(("20s", "60s", "3m"), stream), replace=stream.chance(0.8), exclusive=exclusive),
+        )
+        return Workload(metadata=Metadata(name=self.name, namespace=_SPACE), spec=spec)
+
+    def _strategy(self) -> Strategy:
+        stream = self._stream
+        metric = AnalysisMetric(
+            metric="quality", min=0.9, min_samples=_one((1, 20, 200), stream), give_up_after=_one(("2m", "10m"), stream)
+        )
+        return Strategy(
+            canary=Canary(
+                waves=_one(_WAVES, stream),
+                observe_for=_one(("0s", "5s", "30s"), stream),
+                failure_budget=_one(("0%", "5%", "34%"), stream),
+                device_deadline=_one(("2m", "5m"), stream),
+            ),
+            analysis=(metric,) if stream.chance(0.4) else (),
+            probation=_one(("1s", "5s", "15s"), stream),
+        )
+
+    def next_version(self) -> str:
+        """Return a new version's name, and draw how it will behave."""
+        self._version += 1
+        version, stream = str(self._version), self._stream
+        sound = behaviour_of(self.workload, version=version)
+        if stream.chance(0.45):
+            fate = sound
+        elif self.workload.spec.strategy.analysis and stream.chance(0.4):
+            fate = behaviour_of(self.workload, version=version, passes=False)
+        else:
+            fate = msgspec.structs.replace(
+                sound,
+                fails=_one(_FAILS, stream),
+                fails_after_seconds=float(_one((0, 2, 20, 120), stream)),
+                share=_one((1.0, 1.0, 0.5, 0.2), stream),
+            )
+        self._fates[version] = msgspec.structs.replace(fate, start_seconds=float(_one((0, 1, 10, 45), stream)))
+        return version
+
+    def earlier_version(self) -> str:
+        """Return a version that was there before."""
+        return str(1 + self._stream.below(self._version))
+
+    def moved_to(self, version: str) -> Subject:
+        """Return what an operator applies to roll `version` out."""
+        if self.alias:
+            return self.pointing_to(version)
+        spec = msgspec.structs.replace(self.workload.spec, artifact=ArtifactReference(name=self.line, version=version))
+        self.workload = msgspec.structs.replace(self.workload, spec=spec)
+        return self.workload
+
+    def altered(self, fleet: TwinFleet) -> Subject:
+        """Return the workload with something else about it: its count, a parameter, its strategy, or its config's contents."""
+        spec, stream = self.workload.spec, self._stream
+        match stream.below(4):
+            case 0 if spec.placement.replicas is not None:
+                placement = msgspec.structs.replace(spec.placement, replicas=stream.below(len(fleet.devices) + 1))
+                spec = msgspec.structs.replace(spec, placement=placement)
+            case 1:
+                spec = msgspec.structs.replace(spec, strategy=msgspec.structs.replace(spec.strategy, canary=self._strategy().canary))
+            case 2 if self.config is not None:
+                return self.config_with(str(stream.below(1_000)))
+            case _:
+                spec = msgspec.structs.replace(spec, parameters={"rate": 1 + stream.below(1_000)})
+        self.workload = msgspec.structs.replace(self.workload, spec=spec)
+        return self.workload
+
+    def behaviours(self) -> tuple[Behaviour, ...]:
+        """Return how all versions behave; where a bad one is bad on a part of the devices only, it is sound elsewhere."""
+        return (*self._fates.values(), behaviour_of(self.workload))
+
+
+def _selector(stream: Stream) -> Selector:
+    return _one(
+        (
+            Selector(),
+            Selector(match_labels={"zone": "a"}),
+            Selector(match_expressions=(Requirement(key="camera", operator="Exists"),)),
+            Selector(match_expressions=(Requirement(key="zone", operator="In", values=("a", "b")),)),
+        ),
+        stream,
+    )
+
+
+# ---- the operator ----
+
+_WORDS: Final[tuple[Literal["pause", "promote", "abort"], ...]] = ("pause", "promote", "abort")
+
+
+def _acts(apps: list[_App], fleet: TwinFleet, stream: Stream, window: float) -> tuple[Act, ...]:
+    """Return 2 to 6 doings of an operator, each of one or more acts, and at the end a word for every rollout that waits for one."""
+    acts: list[Act] = []
+    doings = [_update, _update, _hurry, _word, _remove, _alter, _devices]
+    for number, at in enumerate(sorted(_moment(stream, 0.0, 0.8 * window) for _ in range(2 + stream.below(5)))):
+        doing = _update if number == 0 else _one(doings, stream)
+        acts.extend(doing(_one(apps, stream), fleet, stream, at))
+    # What waits for a person, whether it was paused or nobody could judge it, gets one, twice.
+    acts.extend(Act(at=window + wait, action="resume", on=app.key) for wait in (60.0, 1_200.0) for app in apps)
+    return tuple(sorted(acts, key=lambda act: act.at))
+
+
+def _moment(stream: Stream, low: float, high: float) -> float:
+    return round(stream.uniform(low, high), 3)
+
+
+def _update(app: _App, _: TwinFleet, stream: Stream, at: float) -> list[Act]:
+    """Roll out a new version, sometimes before it is published, sometimes an old one again."""
+    if stream.chance(0.15):
+        return [Act(at=at, apply=app.moved_to(app.earlier_version()))]
+    version = app.next_version()
+    published = at + _moment(stream, 1, 60) if stream.chance(0.15) else at
+    return [Act(at=published, apply=app.version(version)), Act(at=at, apply=app.moved_to(version))]
+
+
+def _hurry(app: _App, fleet: TwinFleet, stream: Stream, at: float) -> list[Act]:
+    """Roll out one version and, before that can have ended, the next."""
+    return [*_update(app, fleet, stream, at), *_update(app, fleet, stream, at + _moment(stream, 0, 90))]
+
+
+def _word(app: _App, fleet: TwinFleet, stream: Stream, at: float) -> list[Act]:
+    """Roll out a version and interfere: pause it and resume later, skip its observation, or abort."""
+    word = _one(_WORDS, stream)
+    then = at + _moment(stream, 1, 90)
+    acts = [*_update(app, fleet, stream, at), Act(at=then, action=word, on=app.key)]
+    if word == "pause":
+        acts.append(Act(at=then + _moment(stream, 5, 300), action="resume", on=app.key))
+    return acts
+
+
+def _remove(app: _App, _: TwinFleet, stream: Stream, at: float) -> list[Act]:
+    """Delete a workload, and apply it again (later, or at once)."""
+    return [Act(at=at, delete=app.key), Act(at=at + _one((0.5, 5.0, 120.0), stream), apply=app.workload)]
+
+
+def _alter(app: _App, fleet: TwinFleet, _: Stream, at: float) -> list[Act]:
+    return [Act(at=at, apply=app.altered(fleet))]
+
+
+def _devices(_: _App, fleet: TwinFleet, stream: Stream, at: float) -> list[Act]:
+    """Do something to a device: let it try refused revisions again, keep work away for a while, or take it out of the fleet."""
+    device = _one(fleet.devices, stream).name
+    match stream.below(4):
+        case 0 if len(fleet.devices) > 3:
+            return [Act(at=at, action="decommission", on=device)]
+        case 1:
+            return [Act(at=at, action="cordon", on=device), Act(at=at + _moment(stream, 10, 300), action="uncordon", on=device)]
+        case _:
+            return [Act(at=at, action="clear-refused", on=device)]
