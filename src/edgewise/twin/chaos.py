@@ -163,7 +163,7 @@ class _App:
         stream = self._stream
         self.sort: Literal["model", "bundle"] = "model" if stream.chance(0.5) else "bundle"
         self.alias = stream.chance(0.15)
-        self.config = self.config_with("1") if stream.chance(0.15) else None
+        self.config = self.config_with("1") if stream.chance(0.25) else None
         self.parameters: dict[str, str | int | float | bool] = {"rate": 1} if stream.chance(0.3) else {}
         self.first = self.version("1")
         self.artifact = self.pointing_to("1") if self.alias else None
@@ -265,7 +265,7 @@ class _App:
                 spec = msgspec.structs.replace(spec, placement=placement)
             case 1:
                 spec = msgspec.structs.replace(spec, strategy=msgspec.structs.replace(spec.strategy, canary=self._strategy().canary))
-            case 2 if self.config is not None:
+            case _ if self.config is not None:
                 return self.config_with(str(stream.below(1_000)))
             case _:
                 spec = msgspec.structs.replace(spec, parameters={"rate": 1 + stream.below(1_000)})
@@ -297,7 +297,7 @@ _WORDS: Final[tuple[Literal["pause", "promote", "abort"], ...]] = ("pause", "pro
 def _acts(apps: list[_App], fleet: TwinFleet, stream: Stream, window: float) -> tuple[Act, ...]:
     """Return 2 to 6 doings of an operator, each of one or more acts, and at the end a word for every rollout that waits for one."""
     acts: list[Act] = []
-    doings = [_update, _update, _hurry, _word, _remove, _alter, _devices]
+    doings = (_update, _update, _hurry, _word, _remove, _alter, _devices)
     for number, at in enumerate(sorted(_moment(stream, 0.0, 0.8 * window) for _ in range(2 + stream.below(5)))):
         doing = _update if number == 0 else _one(doings, stream)
         acts.extend(doing(_one(apps, stream), fleet, stream, at))

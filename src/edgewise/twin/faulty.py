@@ -63,12 +63,17 @@ def _rule(kind: FaultKind, times: int, fleet: TwinFleet, stream: Stream, window:
     often = times > 1 and kind not in _ONCE
     lasts = round(min(_lasts(kind, stream), 0.4 * window), 3)
     mean = max(1.0, round((0.9 * window - start) / times, 3))
+    together = not often or kind in ANONYMOUS or stream.chance(0.5)
+    if not together:
+        # Each device at its own moments: as many faults in all.
+        mean *= len(fleet.devices)
     return FaultRule(
         fault=kind,
         at=f"{start:g}s",
         every=f"{mean:g}s" if often else None,
         until=f"{0.9 * window:g}s" if often else None,
         lasts=f"{lasts:g}s",
+        together=together,
         select=Select() if kind in ANONYMOUS else _select(kind, fleet, stream),
         direction=(("both", "both", "up", "down")[stream.below(4)]) if kind == "partition" else "both",
         quality=_quality(stream) if kind == "link" else None,

@@ -28,10 +28,7 @@ def shrink(plan: Plan, fails: Callable[[Plan], bool], budget: int = 200) -> Plan
     def with_faults(chosen: Sequence[int]) -> Plan:
         return msgspec.structs.replace(plan, only=tuple(chosen))
 
-    if tries.fails(with_faults(())):
-        numbers = []
-    else:
-        numbers = _smallest(numbers, lambda chosen: tries.fails(with_faults(chosen)))
+    numbers = [] if tries.fails(with_faults(())) else _smallest(numbers, lambda chosen: tries.fails(with_faults(chosen)))
     smaller = with_faults(numbers)
 
     def with_some(chosen: Sequence[int]) -> Plan:
