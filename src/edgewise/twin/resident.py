@@ -1,0 +1,575 @@
+"""One run of a simulated device's agent, from its start until it is killed: the real engine, journal, outbox and link decisions.
+
+It has one alarm for everything that time brings, so that an idle device costs nothing but its polls and its reports.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar, assert_never
+
+import msgspec
+
+from edgewise.engine import machine, recovery, resident
+from edgewise.engine.backoff import Backoff
+from edgewise.engine.contact import Contact, Failure
+from edgewise.engine.downlink import Downlink
+from edgewise.engine.identity import IdentityDamaged, read_certificates, remove_identity
+from edgewise.engine.install import failed
+from edgewise.engine.journal import open_journal
+from edgewise.engine.limits import LinkLimits
+from edgewise.engine.model import State
+from edgewise.engine.outbox import open_outbox
+from edgewise.engine.protocol import (
+    Activate,
+    Cancel,
+    ContactChanged,
+    Desired,
+    Done,
+    Effect,
+    Emit,
+    Event,
+    Fetch,
+    Finished,
+    Forget,
+    Now,
+    Observed,
+    Persist,
+    Remove,
+    Result,
+    RunProbe,
+    Start,
+    Stop,
+)
+from edgewise.engine.records import Committed, Record
+from edgewise.engine.records import Refused as RefusedRecord
+from edgewise.engine.trees import installed_trees
+from edgewise.engine.trees import remove as remove_trees
+from edgewise.engine.turns import TICK_SECONDS_MIN, Turns
+from edgewise.engine.uplink import Uplink, Wait
+from edgewise.ports.files import FilesError
+from edgewise.twin.fetching import Fetching
+from edgewise.twin.kernel import Ticket
+from edgewise.twin.link import Answered, Exchange, Outcome, Refused, Request
+from edgewise.wire.desired import DesiredState
+from edgewise.wire.report import DeviceReport, FrameReport, ReportAnswer, Series
+
+if TYPE_CHECKING:
+    from edgewise.twin.device import SimDevice
+
+AGENT_VERSION: Final = "twin"
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_ANSWER: Final = msgspec.msgpack.Decoder(ReportAnswer)
+_DESIRED: Final = msgspec.msgpack.Decoder(DesiredState)
+_START_SECONDS: Final = 0.03
+_FORGET_SECONDS: Final = 600.0
+_FORGET_POLL_SECONDS: Final = 0.5
+_RENEW_RETRY_SECONDS: Final = 600.0
+_FOLDERS: Final = ("journal", "outbox", "trees", "staging", "manifests", "instances", "repository", "logs", "agent")
+_NEVER: Final = float("inf")
+_UNTRUSTED: Final = Failure(untrusted=True)
+T = TypeVar("T")
+
+
+class Resident:
+    """An agent that runs. Raises `FilesError`, `IdentityDamaged`, `SegmentNewer` when it cannot even start. Its own times are the device's
+    monotonic ones."""
+
+    __slots__ = (
+        "_busy",
+        "_contact",
+        "_downlink",
+        "_ended",
+        "_fetches",
+        "_forced_at",
+        "_forgetting",
+        "_frame_at",
+        "_frame_from",
+        "_fresh",
+        "_learnt",
+        "_poll_at",
+        "_polling",
+        "_queue",
+        "_renewing",
+        "_report_at",
+        "_reporting",
+        "_ticket",
+        "_turns",
+        "_uplink",
+        "agent",
+        "damage",
+        "device",
+        "journal",
+        "outbox",
+    )
+
+    def __init__(self, device: "SimDevice", limits: LinkLimits) -> None:
+        around, clock, chance = device.around, device.clock, device.chance
+        self.device = device
+        self.agent = _agent(device)
+        opened = open_journal(device.disk, around.limits)
+        self.journal, self.damage = opened.journal, opened.damage
+        self.outbox = open_outbox(device.disk, chance, f"{device.name}-{chance.token(6).hex()}", around.limits)
+        state = recovery.recover(opened.records, device.name, around.limits, damage=opened.damage)
+        self._turns: Turns[State] = Turns(self, state, self, clock, limits)
+        self._contact = Contact(clock.monotonic(), limits.offline_after_seconds)
+        first, most = limits.backoff_first_seconds, limits.backoff_seconds_max
+        self._uplink = Uplink(self.outbox, clock, Backoff(chance, first, most), limits, device.boot_id)
+        poll = around.profile.poll_seconds
+        self._downlink = Downlink(resident.position(state), Backoff(chance, first, most), limits, poll)
+        if state.durable.document is not None:
+            self._contact.watch(self._downlink.note(state.durable.document))
+        self._queue: list[Event] | None = None
+        self._fetches: dict[int, Fetching] | None = None
+        self._busy = self._ended = self._fresh = False
+        self._polling: Exchange | None = None
+        self._reporting: Exchange | None = None
+        self._renewing: Exchange | None = None
+        self._ticket: Ticket | None = None
+        self._poll_at = clock.monotonic()
+        self._report_at = _NEVER
+        self._frame_from = clock.wall()
+        self._frame_at = _NEVER
+        if around.profile.report_seconds > 0:
+            self._frame_at = clock.monotonic() + chance.uniform(0.0, 1.0) * around.profile.report_seconds
+        self._forgetting = self._forced_at = -_NEVER
+        self._learnt = 0.0
+
+    # ---- life ----
+
+    @property
+    def state(self) -> State:
+        """The engine's present state."""
+        return self._turns.state
+
+    def begin(self) -> None:
+        """Look at what runs, say what the device has, and begin to talk."""
+        device = self.device
+        running = device.supervisor.observe()
+        self.give(Observed(slots=running, installed=installed_trees(device.disk), boot_id=device.boot_id))
+        for launch_id in resident.exits_found(running):
+            device.supervisor.acknowledge(launch_id)
+        inventory = DeviceReport(device=device.name, capacity=device.capacity, agent_version=AGENT_VERSION, boot_id=device.boot_id)
+        self.outbox.append("status", inventory)
+        self.outbox.flush()
+        self._wake_uplink()
+
+    def end(self, *, clean: bool = False) -> None:
+        """Die; `clean`: having written down that all is in order."""
+        if self._ended:
+            return
+        self._ended = True
+        for exchange in (self._polling, self._reporting, self._renewing):
+            if exchange is not None:
+                exchange.abandon()
+        for fetch in (self._fetches or {}).values():
+            fetch.stop()
+        if self._ticket is not None:
+            self._ticket.cancel()
+        if clean:
+            try:
+                self.outbox.flush()
+                self.outbox.close()
+                self.journal.close()
+            except FilesError:
+                return
+
+    def floor(self) -> float:
+        """Return the time to judge signatures by: the later of the clock and what the control plane last said."""
+        return max(self.device.clock.wall(), self._learnt)
+
+    def guarded(self, call: Callable[[], None]) -> None:
+        """Do something that may find the power gone."""
+        self.device.guarded(call)
+
+    # ---- the engine ----
+
+    def give(self, event: Event) -> None:
+        """Hand an event to the engine, at once or after the one it is busy with."""
+        if self._ended:
+            return
+        if self._queue is None:
+            self._queue = [event]
+        else:
+            self._queue.append(event)
+        if not self._busy:
+            self.guarded(self._pump)
+
+    def _pump(self) -> None:
+        self._busy = True
+        try:
+            while self._queue and not self._ended:
+                self._turns.turn(self._queue.pop(0))
+            self._queue = None
+        finally:
+            self._busy = False
+        self._alarm()
+
+    def handle(self, state: State, event: Event, now: Now) -> tuple[State, list[Effect]]:
+        """See `engine.turns.Engine`."""
+        return machine.handle(state, event, now)
+
+    def next_wake(self, state: State) -> float | None:
+        """See `engine.turns.Engine`."""
+        return machine.next_wake(state)
+
+    def persist(self, records: tuple[Record, ...]) -> None:
+        """See `engine.turns.Shell`."""
+        resident.persist(self.journal, records, self.outbox.make_room)
+        for record in records:
+            if isinstance(record, Committed):
+                self.device.note("commit", f"{record.instance} {record.revision}")
+                self.device.around.watch.committed(self.device, record.instance, record.revision)
+            elif isinstance(record, RefusedRecord):
+                self.device.note("refuse", f"{record.instance} {record.revision} {record.refusal.reason}")
+                self.device.around.watch.refused(self.device, record.instance, record.revision)
+
+    def adopted(self, state: State) -> None:
+        """See `engine.turns.Shell`."""
+
+    def taken(self, event: Event, state: State) -> None:
+        """See `engine.turns.Shell`."""
+        if self._fresh:
+            self._fresh = False
+            self.outbox.flush()
+            self._wake_uplink()
+        known = resident.exit_known(event)
+        if known:
+            self.device.supervisor.acknowledge(known)
+        resident.compacted(self.journal, state)
+
+    def crashed(self, event: Event, error: Exception) -> None:
+        """See `engine.turns.Shell`. In the twin a defect of the engine ends the run."""
+        self.device.around.watch.crashed(self.device, event, error)
+
+    def trouble(self, message: str, error: FilesError | None) -> None:
+        """See `engine.turns.Shell`."""
+        self.device.note("disk", f"{message}: {type(error).__name__}")
+
+    def relieved(self, message: str) -> None:
+        """See `engine.turns.Shell`."""
+        self.device.note("disk", message)
+
+    # ---- effects ----
+
+    def carry(self, effect: Effect) -> None:
+        """See `engine.turns.Shell`."""
+        match effect:
+            case Emit():
+                self.outbox.append(effect.lane, effect.item)
+                self._fresh = True
+            case Fetch() | Cancel() | Remove():
+                self._carry_installation(effect)
+            case Start() | Stop() | Activate() | RunProbe():
+                self._carry_slot(effect)
+            case Forget():
+                self._forgetting = self.device.clock.monotonic()
+            case Persist():
+                return
+            case _:
+                assert_never(effect)
+
+    def _carry_installation(self, effect: Fetch | Cancel | Remove) -> None:
+        match effect:
+            case Fetch():
+                self.device.around.versions[effect.instance, effect.revision] = _version(effect.artifact.target)
+                self._later(0.0, partial(self._fetch, effect))
+            case Cancel():
+                found = (self._fetches or {}).get(effect.id)
+                if found is not None:
+                    found.cancel()
+            case Remove():
+                self._later(0.0, partial(self._remove, effect))
+            case _:
+                assert_never(effect)
+
+    def _carry_slot(self, effect: Start | Stop | Activate | RunProbe) -> None:
+        device = self.device
+        match effect:
+            case Start():
+                self._later(_START_SECONDS / device.power.speed, partial(self._start, effect))
+            case Stop():
+                device.supervisor.stop(effect.instance, effect.slot, effect.grace_seconds, partial(self._done, effect.id))
+            case Activate():
+                self._done(effect.id, device.supervisor.activate(effect.instance, effect.slot))
+            case RunProbe():
+                probed, seconds = device.supervisor.probe(effect.instance, effect.slot, effect.probe)
+                if seconds:
+                    self._later(seconds, partial(self._done, effect.id, probed))
+                else:
+                    self._done(effect.id, probed)
+            case _:
+                assert_never(effect)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.device.around.kernel.after(seconds, partial(self._if_alive, call))
+
+    def _if_alive(self, call: Callable[[], None]) -> None:
+        if not self._ended:
+            self.guarded(call)
+
+    def _done(self, effect: int, result: Result) -> None:
+        self.give(Done(id=effect, result=result))
+
+    def _start(self, effect: Start) -> None:
+        self._done(effect.id, self.device.supervisor.start(effect.instance, effect.slot, effect.launch))
+
+    def _fetch(self, effect: Fetch) -> None:
+        fetching = Fetching(self, effect)
+        self._fetches = {**(self._fetches or {}), effect.id: fetching}
+        self.device.changed()
+        fetching.begin()
+
+    def fetched(self, effect: int) -> None:
+        """Forget a fetch that ended."""
+        left = {number: each for number, each in (self._fetches or {}).items() if number != effect}
+        self._fetches = left or None
+        self.device.changed()
+
+    @property
+    def fetching(self) -> bool:
+        """Whether a fetch is under way."""
+        return self._fetches is not None
+
+    def _remove(self, effect: Remove) -> None:
+        device = self.device
+        try:
+            remove_trees(device.disk, effect.keep_trees, tuple(name.replace("/", ".") for name in effect.instances))
+        except FilesError as error:
+            self._done(effect.id, failed(error))
+            return
+        device.keep_modelled(effect.keep_trees)
+        self._done(effect.id, Finished())
+
+    # ---- time ----
+
+    def _alarm(self) -> None:
+        """Be woken when the next thing is due. An alarm that is earlier than needed stays: it costs less than a new one."""
+        if self._ended:
+            return
+        clock = self.device.clock
+        at = min(self._report_at, self._poll_at, self._frame_at)
+        wake = self._turns.wake()
+        if wake is not None:
+            at = min(at, max(wake, clock.monotonic() + TICK_SECONDS_MIN))
+        silence = self._contact.due_in(clock.monotonic())
+        if silence is not None:
+            at = min(at, clock.monotonic() + max(silence, TICK_SECONDS_MIN))
+        if self._forgetting > 0:
+            at = min(at, clock.monotonic() + _FORGET_POLL_SECONDS)
+        if at == _NEVER:
+            return
+        when = clock.when(at)
+        if self._ticket is not None:
+            if self._ticket.call is not None and self._ticket.at <= when:
+                return
+            self._ticket.cancel()
+        self._ticket = self.device.around.kernel.at(when, self._rang)
+
+    def _rang(self) -> None:
+        self.guarded(self._look)
+
+    def _look(self) -> None:
+        clock = self.device.clock
+        now = clock.monotonic()
+        self._tell(self._contact.check(now))
+        wake = self._turns.wake()
+        if wake is not None and wake <= now:
+            self._busy = True
+            try:
+                self._turns.turn(None)
+            finally:
+                self._busy = False
+            if self._queue:
+                self._pump()
+        if self._ended:
+            return
+        if self._frame_at <= now:
+            self._frame(now)
+        if self._report_at <= now:
+            self._report()
+        if self._poll_at <= now:
+            self._poll()
+        if self._forgetting > 0 and (self.outbox.empty or now - self._forgetting > _FORGET_SECONDS):
+            self._forget()
+            return
+        self._alarm()
+
+    def look_again(self) -> None:
+        """Take note that something happened to a process."""
+        if not self._busy:
+            self._alarm()
+
+    def _tell(self, changed: ContactChanged | None) -> None:
+        if changed is not None:
+            self.give(changed)
+
+    # ---- reports ----
+
+    def _frame(self, now: float) -> None:
+        device = self.device
+        self._frame_at = now + device.around.profile.report_seconds
+        series: list[Series] = []
+        for process in device.supervisor.processes:
+            series += process.measured(device.around.kernel.now, device.chance)
+        wall = device.clock.wall()
+        start, self._frame_from = self._frame_from, wall
+        if series:
+            frame = FrameReport(
+                device=device.name, boot_id=device.boot_id, start=min(start, wall), end=wall, monotonic=now, series=tuple(series)
+            )
+            self.outbox.append("telemetry", frame)
+            self.outbox.flush()
+            self._wake_uplink()
+
+    def _wake_uplink(self) -> None:
+        if self._reporting is None:
+            self._report_at = self.device.clock.monotonic()
+            if not self._busy:
+                self._report()
+                self._alarm()
+
+    def _report(self) -> None:
+        if self._reporting is not None or self._ended:
+            return
+        decided = self._uplink.next()
+        if isinstance(decided, Wait):
+            self._report_at = _NEVER if decided.seconds is None else self.device.clock.monotonic() + decided.seconds
+            return
+        self._report_at = _NEVER
+        if not self.agent:
+            self._report_at = self.device.clock.monotonic() + self._uplink.failed(_UNTRUSTED)
+            return
+        request = Request(
+            purpose="report", agent=self.agent, device=self.device.name, key=self.device.key, body=_ENCODER.encode(decided.report)
+        )
+        self._reporting = self.device.link.send(request, self._reported)
+
+    def _reported(self, outcome: Outcome) -> None:
+        if not self._ended:
+            self._reporting = None
+            self.guarded(partial(self._take_report, outcome))
+
+    def _take_report(self, outcome: Outcome) -> None:
+        clock = self.device.clock
+        answer = _decoded(_ANSWER, outcome)
+        if answer is None:
+            self._report_at = clock.monotonic() + self._uplink.failed(self._failed(outcome))
+        else:
+            self._uplink.answered(answer)
+            self._learnt = max(self._learnt, answer.time)
+            self._tell(self._contact.reached(clock.monotonic()))
+            self._report()
+        self._alarm()
+
+    def _failed(self, outcome: Outcome) -> Failure:
+        """Judge an exchange that brought nothing."""
+        failure = Failure(status=outcome.status, retry_after=outcome.retry_after or 0.0) if isinstance(outcome, Refused) else Failure()
+        now = self.device.clock.monotonic()
+        self._tell(self._contact.reached(now) if failure.contact else self._contact.failed(now))
+        if failure.distrust and now - self._forced_at >= _RENEW_RETRY_SECONDS:
+            self._forced_at = now
+            self._renew()
+        return failure
+
+    # ---- desired state ----
+
+    def _poll(self) -> None:
+        if self._polling is not None or self._ended:
+            return
+        self._poll_at = _NEVER
+        if not self.agent:
+            now = self.device.clock.monotonic()
+            self._poll_at = now + self._downlink.failed(_UNTRUSTED)
+            self._tell(self._contact.failed(now))
+            return
+        request = Request(
+            purpose="desired",
+            agent=self.agent,
+            device=self.device.name,
+            key=self.device.key,
+            path=str(self._downlink.position),
+            wait=self._downlink.wait,
+            session=self.outbox.session,
+        )
+        self._polling = self.device.link.send(request, self._polled)
+
+    def _polled(self, outcome: Outcome) -> None:
+        if not self._ended:
+            self._polling = None
+            self.guarded(partial(self._take_poll, outcome))
+
+    def _take_poll(self, outcome: Outcome) -> None:
+        clock = self.device.clock
+        nothing = isinstance(outcome, Answered) and not outcome.body
+        state = None if nothing else _decoded(_DESIRED, outcome)
+        if state is None and not nothing:
+            self._poll_at = clock.monotonic() + self._downlink.failed(self._failed(outcome))
+            self._alarm()
+            return
+        self._downlink.answered()
+        news = self._contact.online is not True
+        self._tell(self._contact.reached(clock.monotonic()))
+        if news:
+            self._uplink.hurry()
+            self._wake_uplink()
+        if state is not None:
+            for document in state.devices:
+                self._contact.watch(self._downlink.note(document))
+                if document.device == self.device.name:
+                    self.give(Desired(document=document))
+            self._downlink.position = state.position
+        self._poll()
+        self._alarm()
+
+    # ---- identity ----
+
+    def _renew(self) -> None:
+        if self._renewing is None:
+            request = self.device.renewal(self.agent)
+            self._renewing = self.device.link.send(request, self._renewed)
+
+    def _renewed(self, outcome: Outcome) -> None:
+        if not self._ended:
+            self._renewing = None
+            self.guarded(partial(self._take_renewal, outcome))
+
+    def _take_renewal(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Answered) and self.device.keep_renewed(outcome.body):
+            self.device.note("renewed", self.agent)
+            self._uplink.try_again()
+            self._wake_uplink()
+
+    def _forget(self) -> None:
+        device = self.device
+        device.note("forget")
+        self.end(clean=True)
+        try:
+            remove_identity(device.disk)
+            for folder in _FOLDERS:
+                device.disk.remove(folder)
+        except FilesError:
+            device.note("disk", "not everything could be removed")
+        device.left()
+
+
+def _decoded(decoder: "msgspec.msgpack.Decoder[T]", outcome: Outcome) -> T | None:
+    if not isinstance(outcome, Answered):
+        return None
+    try:
+        return decoder.decode(outcome.body)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _agent(device: "SimDevice") -> str:
+    """Return the identity to show. A damaged one must not keep a device from its work: then it runs on, and is trusted by nobody."""
+    try:
+        certificates = read_certificates(device.disk, device.around.limits)
+    except IdentityDamaged:
+        return ""
+    return certificates.agent if certificates is not None else ""
+
+
+def _version(target: str) -> str:
+    """Return the version that a target (`releases/NAMESPACE/ARTIFACT/VERSION.json`) is of."""
+    return target.rpartition("/")[2].removesuffix(".json")
