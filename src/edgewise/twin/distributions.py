@@ -229,13 +229,16 @@ def _failures(results: Sequence[RunResult]) -> list[str]:
         return []
     times = Counter(device for result in failed for device in result.devices_failed)
     often = sorted(times.items(), key=lambda item: (-item[1], item[0]))[:_DEVICES_MAX]
+    if len(results) == 1:
+        rest = ", …" if len(times) > _DEVICES_MAX else ""
+        return [f"in the run {len(times)} device{'s' * (len(times) != 1)} failed: {', '.join(device for device, _ in often)}{rest}"]
     named = ", ".join(f"{device} in {count}" for device, count in often)
     most = max(len(result.devices_failed) for result in failed)
     return [f"{_runs(len(failed), len(results))} devices failed, at most {most} in one run; most often {named}"]
 
 
 def _runs(count: int, total: int) -> str:
-    return f"in {count} of {total} run{'s' * (total != 1)}"
+    return f"in {count} of {total} runs" if total > 1 else "in the run"
 
 
 def _causes(messages: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ def made(seed, *, back=False, ended=True, devices=100, pace=1.0, failed=(), viol
     cut = chance.uniform(200, 500)
     timeline = [Moment(at=0.0, kind="change", subject=WORKLOAD, message="version 2")]
     counts = []
-    for at in range(0, int(end) + 600, 15):
+    for at in range(0, int(end) + 600, max(15, int(15 * pace))):
         new = 0.0
         for index, start in enumerate(starts):
             if at >= start and not (turned and index > 1):

@@ -132,3 +132,11 @@ def test_everything_that_goes_wrong_has_its_sentence(made_run, violation):
         "in 1 of 4 runs the fleet had not come to rest when the run ended",
         "in 2 of 4 runs devices failed, at most 2 in one run; most often device-3 in 2, device-1 in 1",
     )
+
+
+def test_a_single_run_is_told_without_counting(made_run):
+    assert words([made_run(3, back=True, failed=("device-3", "device-1", "device-7", "device-5"))]) == (
+        "in the run default/inspector 2 was rolled back: accuracy 0.83 is below 0.9",
+        "in the run 4 devices failed: device-1, device-3, device-5, …",
+    )
+    assert words([made_run(3, failed=("device-3",))]) == ("in the run 1 device failed: device-3",)
