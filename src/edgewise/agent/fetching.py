@@ -17,7 +17,7 @@ from edgewise.engine.backoff import Backoff
 from edgewise.engine.identity import Identity, IdentityDamaged, read_identity
 from edgewise.engine.install import InstallError, InstallTransient, InstallUntrusted, failed, plan, stage
 from edgewise.engine.protocol import Failed, Fetched, FetchStage
-from edgewise.engine.resolve import NotRunnable, Resolved
+from edgewise.engine.resolve import NotRunnable, Resolved, unresolved
 from edgewise.ports.files import Files, FilesError
 from edgewise.ports.randomness import Randomness, SystemRandomness
 from edgewise.resources.artifact import Variant
@@ -136,14 +136,10 @@ class Fetcher:
 def failure(error: Exception) -> Failed:
     """Return what the engine is told of an error."""
     match error:
-        case Untrusted():
-            return Failed(kind="untrusted", reason=error.reason, message=str(error))
-        case NotRunnable():
-            return Failed(kind="invalid", reason=error.reason, message=str(error))
+        case Untrusted() | NotRunnable() | FetchMissing():
+            return unresolved(error)
         case InstallError() | FilesError():
             return failed(error)
-        case FetchMissing():
-            return Failed(kind="transient", reason="MetadataMissing", message=f"the control plane has no {error}")
         case OSError():
             return _disk_failure(error)
         case _:

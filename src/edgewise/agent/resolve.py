@@ -44,7 +44,7 @@ class Resolver:
 
     def _get(self, wanted: Wanted | WantedManifest) -> bytes | None:
         if isinstance(wanted, WantedManifest):
-            return self._client.request("GET", f"/v1/blobs/{wanted.digest}", body_limit=self._limits.manifest_bytes_max).body
+            return self._client.request("GET", f"/v1/blobs/{wanted.digest}", body_limit=wanted.limit).body
         try:
             return self._client.request("GET", f"/v1/repository/{wanted.name}", body_limit=wanted.limit).body
         except Refused as error:

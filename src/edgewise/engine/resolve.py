@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 import msgspec
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 
+from edgewise.engine.protocol import Failed
 from edgewise.ports.files import Files
 from edgewise.resources.artifact import Manifest, Variant
 from edgewise.resources.artifact_rules import manifest_problems, parameter_problem
@@ -34,10 +35,10 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WantedManifest(msgspec.Struct, frozen=True):
-    """A manifest that is asked for, by its digest, and its size."""
+    """A manifest that is asked for by its digest, and how many bytes it may have."""
 
     digest: str
-    size: int
+    limit: int
 
 
 Resolution = Generator[Wanted | WantedManifest, bytes | None, Resolved]
@@ -61,7 +62,7 @@ def resolution(
         raise Untrusted("Mismatch", f"{artifact.target} was signed as {digest}, but {artifact.digest} is asked for")
     if length > manifest_bytes_max:
         raise NotRunnable("ManifestTooLarge", f"the manifest has {length} bytes, the limit is {manifest_bytes_max}")
-    data = yield WantedManifest(digest, length)
+    data = yield WantedManifest(digest, manifest_bytes_max)
     if data is None:
         raise FetchMissing(digest)
     if len(data) != length or f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
@@ -72,6 +73,17 @@ def resolution(
         known = ", ".join(each.name for each in manifest.variants)
         raise NotRunnable("NoSuchVariant", f"{artifact.target} has no variant {artifact.variant!r}; it has: {known}")
     return Resolved(variant=variant, parameters=_complete(manifest, parameters))
+
+
+def unresolved(error: Untrusted | NotRunnable | FetchMissing) -> Failed:
+    """Return what the engine is told of an error of `resolution`."""
+    match error:
+        case Untrusted():
+            return Failed(kind="untrusted", reason=error.reason, message=str(error))
+        case NotRunnable():
+            return Failed(kind="invalid", reason=error.reason, message=str(error))
+        case FetchMissing():
+            return Failed(kind="transient", reason="MetadataMissing", message=f"the control plane has no {error}")
 
 
 def _read(data: bytes, artifact: ArtifactTarget) -> Manifest:

@@ -9,7 +9,7 @@ the files that changed, in the order in which they must be written.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -109,18 +109,23 @@ class RepositoryKeys(msgspec.Struct, frozen=True, kw_only=True):
         return {"online.pem": self.online, "pipeline.pem": self.pipeline, "rounds.pem": self.rounds}
 
 
-def create_repository(now: float, options: RepositoryOptions = RepositoryOptions()) -> tuple[dict[str, bytes], RepositoryKeys]:  # noqa: B008 - frozen
-    """Make an empty repository and all its keys. Raises `MetadataRefused` for thresholds that cannot be met."""
+def create_repository(
+    now: float,
+    options: RepositoryOptions = RepositoryOptions(),  # noqa: B008 - frozen
+    make_key: Callable[[], str] = new_key,
+) -> tuple[dict[str, bytes], RepositoryKeys]:
+    """Make an empty repository and all its keys. `make_key` is for the twin, whose keys come from its seed. Raises `MetadataRefused` for
+    thresholds that cannot be met."""
     for count, threshold in ((options.root_keys, options.root_threshold), (options.release_keys, options.release_threshold)):
         if not 1 <= threshold <= count <= LIMITS.signatures_max // 2:
             raise MetadataRefused("BadThreshold", f"{threshold} of {count} keys cannot be asked for")
     keys = RepositoryKeys(
-        root=tuple(new_key() for _ in range(options.root_keys)),
-        targets=new_key(),
-        releases=tuple(new_key() for _ in range(options.release_keys)),
-        online=new_key(),
-        pipeline=new_key(),
-        rounds=new_key(),
+        root=tuple(make_key() for _ in range(options.root_keys)),
+        targets=make_key(),
+        releases=tuple(make_key() for _ in range(options.release_keys)),
+        online=make_key(),
+        pipeline=make_key(),
+        rounds=make_key(),
     )
     files = {"1.root.json": _metadata.sign(_new_root(keys, options.root_threshold, now), keys.root)}
     targets = Targets(
