@@ -12,6 +12,7 @@ from edgewise.cli import (
     resource_commands,
     rollout_commands,
     token_commands,
+    twin_commands,
     up_command,
 )
 
@@ -32,5 +33,6 @@ resource_commands.register(app)
 log_commands.register(app)
 rollout_commands.register(app)
 device_commands.register(app)
+twin_commands.register(app)
 context_commands.register(app)
 info_commands.register(app)

@@ -107,17 +107,25 @@ class Client:
         self, kind: type[R], *, namespace: str | None = None, all_namespaces: bool = False, labels: Mapping[str, str] | None = None
     ) -> Listing[R]:
         """Return what `list` does, and the revision from which a watch misses nothing."""
-        lookout = self._lookout(kind, namespace, all_namespaces, labels)
-        params: Params = {**lookout.params, "limit": str(self.limits.list_page_items)}
         items: list[R] = []
         revision: int | None = None
-        while True:
-            page = await self._connection.json("GET", lookout.path, ListBody, params=params)
-            items.extend(decode(raw, kind) for raw in page.items)
+        async for page in self.pages(kind, namespace=namespace, all_namespaces=all_namespaces, labels=labels):
+            items.extend(page.items)
             # Pages may be of different revisions; only from the first one a watch misses nothing.
             revision = page.revision if revision is None else revision
+        return Listing(items=tuple(items), revision=revision or 0)
+
+    async def pages(
+        self, kind: type[R], *, namespace: str | None = None, all_namespaces: bool = False, labels: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Listing[R]]:
+        """Yield what `list` returns, page by page as it comes: for many resources, and for who wants to tell how far it is."""
+        lookout = self._lookout(kind, namespace, all_namespaces, labels)
+        params: Params = {**lookout.params, "limit": str(self.limits.list_page_items)}
+        while True:
+            page = await self._connection.json("GET", lookout.path, ListBody, params=params)
+            yield Listing(items=tuple(decode(raw, kind) for raw in page.items), revision=page.revision)
             if not page.next:
-                return Listing(items=tuple(items), revision=revision)
+                return
             params = {**params, "continue": page.next}
 
     async def watch(

@@ -411,3 +411,15 @@ async def test_waiting_for_a_rollout_ends_in_time_and_at_once_when_there_is_no_w
 
 def test_workloads_are_what_the_api_says_they_are():
     assert isinstance(workload(), Workload)
+
+
+async def test_a_list_comes_page_by_page(client, script, tools):
+    def page(names, revision, following=""):
+        return tools.answer(
+            {"items": [msgspec.to_builtins(instance(name, 1)) for name in names], "revision": revision, "continue": following}
+        )
+
+    script.on("GET", f"{NS}/instances", page("ab", 7, "b"), page("", 8, "c"), page("c", 9))
+    pages = [page async for page in client.pages(Instance)]
+    assert [([each.spec.workload for each in page.items], page.revision) for page in pages] == [(["a", "b"], 7), ([], 8), (["c"], 9)]
+    assert [path.partition("?")[2] for path in script.paths] == ["limit=500", "limit=500&continue=b", "limit=500&continue=c"]
