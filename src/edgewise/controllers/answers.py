@@ -1,10 +1,11 @@
 """Refusals of what devices ask, and who is refused everything."""
 
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from edgewise.controllers.rows import AgentRow
+from edgewise.ports.randomness import Randomness
 from edgewise.resources.states import AgentLifecycle
 from edgewise.store.contract import Transaction
 from edgewise.wire.enrolment import ErrorAnswer
@@ -42,3 +43,24 @@ def refused_agent(row: AgentRow | None) -> Refusal | None:
         return refuse(403, *_LIFECYCLES[AgentLifecycle.PENDING_APPROVAL])
     words = _LIFECYCLES.get(row.status.lifecycle)
     return refuse(403, *words) if words is not None else None
+
+
+class RetryLimits(Protocol):
+    """Within what time somebody who is turned away is asked to come back, in seconds."""
+
+    @property
+    def retry_seconds_min(self) -> float:
+        """The least."""
+        ...
+
+    @property
+    def retry_seconds_max(self) -> float:
+        """The most, where nothing asks for more."""
+        ...
+
+
+def busy(limits: RetryLimits, randomness: Randomness, status: int = 503, retry_after: float | None = None) -> tuple[str, float]:
+    """Return the reason and the Retry-After that shed load: come back later, each at another moment."""
+    least = limits.retry_seconds_min if retry_after is None else retry_after
+    most = max(least * 2, limits.retry_seconds_max)
+    return "Overloaded" if status == 503 else "TooManyRequests", randomness.uniform(least, most)

@@ -1,5 +1,7 @@
 """Every limit of the control plane's decisions."""
 
+from typing import Final
+
 import msgspec
 
 
@@ -53,3 +55,22 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     report: ReportLimits = ReportLimits()
     liveness: LivenessLimits = LivenessLimits()
     controllers: ControllerLimits = ControllerLimits()
+
+
+class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the shell around the decisions keeps to, in the process and in the twin alike (`ControlLimits` says more of each). Times in
+    seconds."""
+
+    reports_in_flight_max: int = 10_000
+    reports_waiting_max: int = 2
+    enrolments_in_flight_max: int = 64
+    answer_conflicts_max: int = 5
+    poll_seconds_max: float = 300.0
+    retry_seconds_min: float = 1.0
+    retry_seconds_max: float = 8.0
+    transfers_max: int = 64
+    reconcile_pause_seconds: float = 0.01
+    liveness_flush_seconds: float = 5.0
+
+
+GATEWAY: Final = GatewayLimits()

@@ -33,7 +33,8 @@ class MemoryStore:
         self._limits = limits or StoreLimits()
         self._epoch = epoch
         self._documents: dict[Key, Document] = {}
-        self._keys: list[Key] = []
+        self._keys: list[Key] | None = []
+        """All keys in order; None after one came or went: sorted anew when it is asked for, so that a large fleet is made quickly."""
         self._feed = Feed(0, self._limits.changes_kept, self._limits.change_bytes_kept)
         self._events: deque[EventRow] = deque()
         self._event_number = 0
@@ -73,16 +74,33 @@ class MemoryStore:
         if self._feed.closed:
             raise StoreClosedError("the store was closed")
 
+    def copy(self, epoch: int | None = None) -> "MemoryStore":
+        """Return a store of its own with the same contents, as a backup of this one would give (of another epoch, when one is given)."""
+        other = MemoryStore(self._epoch if epoch is None else epoch, self._limits)
+        other._documents = dict(self._documents)
+        other._keys = None
+        other._feed = Feed(self._feed.revision, self._limits.changes_kept, self._limits.change_bytes_kept)
+        other._events, other._event_number = deque(self._events), self._event_number
+        other._frames, other._frame_number, other._frame_bytes = deque(self._frames), self._frame_number, self._frame_bytes
+        other._marks = {
+            agent: {incarnation: dict(lanes) for incarnation, lanes in incarnations.items()} for agent, incarnations in self._marks.items()
+        }
+        other._seen = dict(self._seen)
+        return other
+
     def _change(self, change: Change) -> None:
-        place = bisect_left(self._keys, change.key)
-        present = place < len(self._keys) and self._keys[place] == change.key
         if change.document is None:
             del self._documents[change.key]
-            del self._keys[place]
+            self._keys = None
             return
+        if change.key not in self._documents:
+            self._keys = None
         self._documents[change.key] = change.document
-        if not present:
-            self._keys.insert(place, change.key)
+
+    def _sorted_keys(self) -> list[Key]:
+        if self._keys is None:
+            self._keys = sorted(self._documents)
+        return self._keys
 
     def _add_events(self, transaction: Transaction) -> None:
         for event in transaction.events:
@@ -125,12 +143,13 @@ class MemoryStore:
         self._open()
         limit = page_limit(limit, self._limits)
         start = list_start(kind, namespace, after)
-        place = bisect_right(self._keys, start) if after else bisect_left(self._keys, start)
+        keys = self._sorted_keys()
+        place = bisect_right(keys, start) if after else bisect_left(keys, start)
         found: list[Document] = []
         size = 0
         more = ""
-        while place < len(self._keys):
-            key = self._keys[place]
+        while place < len(keys):
+            key = keys[place]
             if key.kind != kind or (namespace is not None and key.namespace != namespace):
                 break
             document = self._documents[key]

@@ -1,0 +1,720 @@
+"""The control plane under virtual time: the real view, reconciling, gateway decisions and enrolment over a real store.
+
+`SimControl` does what the shell does (`control/runner.py`, `gateway.py`, `reports.py`, `polls.py`): it decodes what comes, asks the
+controllers, writes, takes what was written over into the view, and answers after the commit. It can be killed, also in the middle of a
+write, and comes back with nothing but what the store kept. Certificates are names here: a signing request is the key itself.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from edgewise.controllers import answers
+from edgewise.controllers.desired import decide_desired, refresh
+from edgewise.controllers.enrolment import complete_join, complete_renew, decide_join, decide_renew
+from edgewise.controllers.gateway import decide_report, decide_session, settle
+from edgewise.controllers.limits import GatewayLimits
+from edgewise.controllers.reconcile import Changed, Decision, Event, Tick, handle
+from edgewise.controllers.tokens import JoinTokenSpec, create_join_token
+from edgewise.controllers.view import FleetView
+from edgewise.store.contract import Change, ConflictError, Key, StoreError, Transaction, Written
+from edgewise.trust.tokens import secret_digest
+from edgewise.twin.kernel import Kernel, Ticket
+from edgewise.twin.link import Answered, Outcome, Refused, Request
+from edgewise.twin.network import Caller
+from edgewise.twin.vault import Vault
+from edgewise.wire.desired import DesiredState, Position, parse_position
+from edgewise.wire.enrolment import JoinAnswer, JoinRequest, RenewAnswer, RenewRequest
+from edgewise.wire.report import Report
+
+_REPORT: Final = msgspec.msgpack.Decoder(Report)
+_JOIN: Final = msgspec.msgpack.Decoder(JoinRequest)
+_RENEW: Final = msgspec.msgpack.Decoder(RenewRequest)
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_ROUNDS_AT_ONCE: Final = 100
+_SLOT_SECONDS: Final = 0.5
+_FLUSH_SECONDS: Final = 5.0
+_CERTIFICATE_SECONDS: Final = 90 * 86_400.0
+_TOKEN_SECONDS: Final = 5 * 365 * 86_400.0
+_NOTHING: Final = Answered()
+
+Then = Callable[["Written | StoreError"], None]
+
+
+def certificate_text(agent: str, serial: str, not_after: float) -> str:
+    """Return what stands for a certificate."""
+    return f"{agent} {serial} {not_after:.0f}"
+
+
+def agent_in(certificate: str) -> str:
+    """Return whom a certificate names, in its PEM frame or without."""
+    lines = [line for line in certificate.splitlines() if not line.startswith("-----")]
+    return lines[0].partition(" ")[0] if lines else ""
+
+
+def key_digest(key: str) -> str:
+    """Return the digest of a device's key."""
+    return f"sha256:{secret_digest(key)}"
+
+
+class Witness:
+    """Hears of what the control plane does. Override what matters."""
+
+    def wrote(self, changes: tuple[Change, ...]) -> None:
+        """Hear of changes that were written and taken over."""
+
+    def decided(self, decision: Decision) -> None:
+        """Hear of a decision before it is written."""
+
+    def lived(self, what: str) -> None:
+        """Hear that the control plane was `killed`, `started` or `restored`."""
+
+
+class _Poll:
+    """An open poll."""
+
+    __slots__ = ("after", "agent", "caller", "open", "until")
+
+    def __init__(self, caller: Caller, agent: str, after: Position | None, until: float) -> None:
+        self.caller = caller
+        self.agent = agent
+        self.after = after
+        self.until = until
+        self.open = True
+
+
+class SimControl:
+    """One control plane. A `network.Server`; starts with `start`."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        vault: Vault,
+        *,
+        blob_size: Callable[[str], int | None],
+        repository: Callable[[str], bytes | None] = lambda _name: None,
+        root: bytes = b"",
+        limits: GatewayLimits | None = None,
+    ) -> None:
+        self.kernel = kernel
+        self.vault = vault
+        self.limits = limits or GatewayLimits()
+        self.witness: Witness | None = None
+        self.up = False
+        self.view = FleetView(vault.epoch, kernel.wall)
+        self.exchanges = 0
+        """Full report and desired exchanges so far."""
+        self.write_seconds = 0.0
+        """How long a write takes; above 0 what comes meanwhile waits for the next one."""
+        self._blob_size = blob_size
+        self._repository = repository
+        self._root = root
+        self._random = kernel.stream("control")
+        self._issued: set[tuple[str, str]] = set()
+        """Agents and their keys: certificates out there outlive a restored backup."""
+        self._serial = 0
+        self._life = 0
+        self._kill_at_write: bool | None = None
+        self.on_killed: Callable[[], None] | None = None
+        self._forget()
+
+    # ---- its life ----
+
+    def _forget(self) -> None:
+        self._polls: dict[str, _Poll] = {}
+        self._by_caller: dict[Caller, _Poll] = {}
+        self._slots: dict[int, list[_Poll]] = {}
+        self._heard: dict[str, float] = {}
+        self._flush: Ticket | None = None
+        self._reporting: dict[str, deque[Callable[[], None]]] = {}
+        self._waiting: dict[Caller, None] = {}
+        self._stirred: Ticket | None = None
+        self._wake: Ticket | None = None
+        self._settling = False
+        self._queue: list[tuple[Transaction, Then]] = []
+        self._writing = False
+        self._transfers = 0
+
+    def start(self) -> None:
+        """Begin with what the store kept."""
+        self._life += 1
+        self.up = True
+        view = self.view = FleetView(self.vault.epoch, self.kernel.wall)
+        revision = self.vault.revision
+        view.load(self.vault.documents())
+        for mark in self.vault.marks():
+            view.apply_mark(mark)
+        view.loaded(revision)
+        self.kernel.note("control", "started", f"{view.epoch}.{revision}")
+        if self.witness is not None:
+            self.witness.lived("started")
+        self.stir()
+
+    def kill(self) -> None:
+        """Die as by kill -9: connections are reset, what was not written is lost."""
+        if not self.up:
+            return
+        self._life += 1
+        self.up = False
+        self._kill_at_write = None
+        callers = [*(poll.caller for poll in self._polls.values()), *self._waiting]
+        for ticket in (self._flush, self._stirred, self._wake):
+            if ticket is not None:
+                ticket.cancel()
+        self._forget()
+        self.kernel.note("control", "killed")
+        for caller in callers:
+            caller.reset()
+        if self.witness is not None:
+            self.witness.lived("killed")
+
+    def kill_at_write(self, *, committed: bool) -> None:
+        """Die at the next write: before it is committed, or after that and before anybody hears of it."""
+        self._kill_at_write = committed
+
+    def backup(self) -> object:
+        """Return a backup of the store."""
+        return self.vault.backup()
+
+    def restore(self, backup: object) -> None:
+        """Die, and come back with a backup under a new epoch."""
+        self.kill()
+        self.vault.restore(backup, int(self.kernel.wall))
+        if self.witness is not None:
+            self.witness.lived("restored")
+        self.start()
+
+    # ---- for the operator ----
+
+    def commit(self, transaction: Transaction) -> Written:
+        """Write at once and take over what was written. Raises `StoreError`."""
+        written = self.vault.write(transaction)
+        self._take(written)
+        return written
+
+    def make_token(self, secret: str, site: str, uses: int = 100_000) -> None:
+        """Make a join token for a site, which is made when it is not there."""
+        now = self.kernel.wall
+        spec = JoinTokenSpec(digest=secret_digest(secret), expires_at=now + _TOKEN_SECONDS, uses=uses, site=site)
+        view = self.view
+        known = site in view.sites
+        self.commit(create_join_token(spec, known_site=known, user="twin", now=now, epoch=view.epoch, revision=view.revision))
+
+    def stir(self) -> None:
+        """Let the controllers look."""
+        if self._stirred is None and self.up:
+            self._stirred = self.kernel.after(self.limits.reconcile_pause_seconds, self._stir)
+
+    # ---- requests (network.Server) ----
+
+    def handle(self, request: Request, caller: Caller) -> None:
+        """See `network.Server`."""
+        purpose = request.purpose
+        if purpose not in ("join", "renew") and (request.agent, request.key) not in self._issued:
+            caller.reply(Refused(status=401, reason="NoCertificate", message="this takes a client certificate of this fleet"))
+            return
+        match purpose:
+            case "report":
+                self._report(request, caller)
+            case "desired":
+                self._desired(request, caller)
+            case "join":
+                self._join(request, caller)
+            case "renew":
+                self._renew(request, caller)
+            case "blob":
+                self._blob(request, caller)
+            case "repository":
+                self._file(request, caller)
+
+    def hung_up(self, caller: Caller) -> None:
+        """See `network.Server`."""
+        poll = self._by_caller.get(caller)
+        if poll is not None:
+            self._end_poll(poll)
+
+    def transferred(self) -> None:
+        """See `network.Server`."""
+        self._transfers = max(0, self._transfers - 1)
+
+    def _busy(self, message: str, status: int = 503, retry_after: float | None = None) -> Refused:
+        reason, seconds = answers.busy(self.limits, self._random, status, retry_after)
+        return Refused(status=status, reason=reason, message=message, retry_after=seconds)
+
+    # ---- reports ----
+
+    def _report(self, request: Request, caller: Caller) -> None:
+        agent = request.agent
+        if len(self._waiting) >= self.limits.reports_in_flight_max:
+            caller.reply(self._busy("too many reports at the moment"))
+            return
+        try:
+            report = _REPORT.decode(request.body)
+        except msgspec.DecodeError as error:
+            caller.reply(Refused(status=400, reason="Malformed", message=str(error)))
+            return
+        turns = self._reporting.get(agent)
+        if turns is None:
+            self._reporting[agent] = deque()
+        elif len(turns) >= self.limits.reports_waiting_max:
+            caller.reply(self._busy("this agent has too many reports under way", 429))
+            return
+        else:
+            self._waiting[caller] = None
+            turns.append(lambda: self._write_report(agent, report, caller, 0))
+            return
+        self._write_report(agent, report, caller, 0)
+
+    def _write_report(self, agent: str, report: Report, caller: Caller, tries: int) -> None:
+        if tries >= self.limits.answer_conflicts_max:
+            self._answer(agent, caller, self._busy("what this report is about changes too often at the moment"))
+            return
+        now = self.kernel.wall
+        decision = decide_report(report, agent, self.view, now)
+        if isinstance(decision, answers.Refusal):
+            self._quarantine(agent, decision)
+            self._answer(agent, caller, _refused(decision))
+            return
+        self.heard(agent, now)
+
+        def then(written: Written | StoreError) -> None:
+            match written:
+                case ConflictError():
+                    self._conflicted(written)
+                    self._write_report(agent, report, caller, tries + 1)
+                case StoreError():
+                    self._answer(agent, caller, self._busy("the store failed"))
+                case _:
+                    settle(self.view, decision, written)
+                    if written.changes:
+                        self.stir()
+                        if self.witness is not None:
+                            self.witness.wrote(written.changes)
+                    self.exchanges += 1
+                    self._answer(agent, caller, Answered(body=_ENCODER.encode(decision.answer)))
+
+        if self.write_seconds > 0:
+            self._waiting[caller] = None
+        self._write(decision.transaction, then)
+
+    def _answer(self, agent: str, caller: Caller, outcome: Outcome) -> None:
+        self._waiting.pop(caller, None)
+        self._note("report", agent, outcome)
+        turns = self._reporting.get(agent)
+        if turns:
+            self.kernel.after(0.0, self._alive(turns.popleft()))
+        elif turns is not None:
+            del self._reporting[agent]
+        caller.reply(outcome)
+
+    def _quarantine(self, agent: str, refusal: answers.Refusal) -> None:
+        """Write down that two devices showed one identity, and end the poll that waits."""
+        if refusal.transaction is None:
+            return
+
+        def then(written: Written | StoreError) -> None:
+            if isinstance(written, ConflictError):
+                self._conflicted(written)
+            elif not isinstance(written, StoreError):
+                self._take(written)
+            poll = self._polls.get(agent)
+            if poll is not None:
+                self._end_poll(poll)
+                poll.caller.reply(self._busy("the control plane is going down, or this agent may not wait"))
+
+        self._write(refusal.transaction, then)
+
+    # ---- polls ----
+
+    def _desired(self, request: Request, caller: Caller) -> None:
+        agent, now = request.agent, self.kernel.wall
+        try:
+            after = parse_position(request.path) if request.path else None
+        except ValueError:
+            caller.reply(Refused(status=400, reason="BadRequest", message="the query is after=EPOCH.N and wait=SECONDS"))
+            return
+        if request.session:
+            refused = decide_session(request.session, agent, self.view, now)
+            if refused is not None:
+                self._quarantine(agent, refused)
+                caller.reply(_refused(refused))
+                return
+        decided = decide_desired(agent, after, self.view, self._seal)
+        wait = min(request.wait, self.limits.poll_seconds_max)
+        if decided is None and wait > 0:
+            self._open_poll(agent, after, wait, caller)
+            return
+        self._answer_poll(agent, caller, decided)
+
+    def _answer_poll(self, agent: str, caller: Caller, decided: "DesiredState | answers.Refusal | None") -> None:
+        outcome: Outcome
+        if decided is None:
+            outcome = _NOTHING
+        elif isinstance(decided, answers.Refusal):
+            outcome = _refused(decided)
+        else:
+            outcome = Answered(body=_ENCODER.encode(decided))
+        self.exchanges += 1
+        self._note("desired", agent, outcome)
+        caller.reply(outcome)
+
+    def _open_poll(self, agent: str, after: Position | None, wait: float, caller: Caller) -> None:
+        self.view.poll_opened(agent, self.kernel.wall)
+        self._note_heard(agent)
+        older = self._polls.get(agent)
+        until = self.kernel.now + wait
+        poll = self._polls[agent] = self._by_caller[caller] = _Poll(caller, agent, after, until)
+        slot = int(until / _SLOT_SECONDS) + 1
+        due = self._slots.get(slot)
+        if due is None:
+            due = self._slots[slot] = []
+            self.kernel.at(slot * _SLOT_SECONDS, self._alive(lambda: self._expire(slot)))
+        due.append(poll)
+        if older is not None:
+            self._end_poll(older)
+            older.caller.reply(Refused(status=409, reason="Superseded", message="a newer poll of this agent took over"))
+
+    def _expire(self, slot: int) -> None:
+        for poll in self._slots.pop(slot):
+            if poll.open:
+                self._end_poll(poll)
+                self._answer_poll(poll.agent, poll.caller, None)
+
+    def _end_poll(self, poll: _Poll) -> None:
+        poll.open = False
+        self._by_caller.pop(poll.caller, None)
+        if self._polls.get(poll.agent) is poll:
+            del self._polls[poll.agent]
+        now = self.kernel.wall
+        self.view.poll_closed(poll.agent, now)
+        self._hear(poll.agent, now)
+
+    def wake(self, agent: str) -> None:
+        """Answer the poll of `agent` if its desired state changed."""
+        poll = self._polls.get(agent)
+        if poll is None:
+            return
+        decided = decide_desired(agent, poll.after, self.view, self._seal)
+        if decided is not None:
+            self._end_poll(poll)
+            self._answer_poll(agent, poll.caller, decided)
+
+    def polling(self, agent: str) -> bool:
+        """Whether a poll of `agent` waits here."""
+        return agent in self._polls
+
+    def _refresh(self) -> None:
+        if not self.view.unrendered:
+            return
+        woken = refresh(self.view)
+        if woken:
+            for agent in sorted(woken):
+                self.wake(agent)
+
+    def _seal(self, key: Key, device: str) -> bytes:
+        return f"{key.namespace}/{key.name} for {device}".encode()
+
+    # ---- enrolment ----
+
+    def _join(self, request: Request, caller: Caller) -> None:
+        try:
+            asked = _JOIN.decode(request.body)
+        except msgspec.DecodeError as error:
+            caller.reply(Refused(status=400, reason="Malformed", message=str(error)))
+            return
+        if len(self._waiting) >= self.limits.reports_in_flight_max:
+            caller.reply(self._busy("too many devices join or renew at the moment"))
+            return
+        self._write_join(asked, caller, 0)
+
+    def _write_join(self, asked: JoinRequest, caller: Caller, tries: int) -> None:
+        now, view = self.kernel.wall, self.view
+        if tries >= self.limits.answer_conflicts_max:
+            self._answer_enrolment("join", asked.device, caller, self._busy("too many devices join with this token at the same moment"))
+            return
+        decision = decide_join(asked, secret_digest(asked.secret), key_digest(asked.signing_request), view, now)
+        if isinstance(decision, answers.Refusal):
+            self._answer_enrolment("join", asked.device, caller, _refused(decision))
+            return
+        serial, not_after = self._issue(decision.agent, asked.signing_request, now)
+
+        def then(written: Written | StoreError) -> None:
+            match written:
+                case ConflictError():
+                    self._conflicted(written)
+                    self._write_join(asked, caller, tries + 1)
+                case StoreError():
+                    self._answer_enrolment("join", asked.device, caller, self._busy("the store failed"))
+                case _:
+                    self._take(written)
+                    self.heard(decision.agent, now)
+                    text = certificate_text(decision.agent, serial, not_after)
+                    answer = JoinAnswer(agent=decision.agent, certificate=text, authority="twin", repository_root=self._root)
+                    self._answer_enrolment("join", asked.device, caller, Answered(body=_ENCODER.encode(answer)))
+
+        self._enrol(complete_join(decision, view, now, serial, not_after), caller, then)
+
+    def _renew(self, request: Request, caller: Caller) -> None:
+        try:
+            asked = _RENEW.decode(request.body)
+        except msgspec.DecodeError as error:
+            caller.reply(Refused(status=400, reason="Malformed", message=str(error)))
+            return
+        agent = agent_in(asked.certificate)
+        if (agent, asked.signing_request) not in self._issued:
+            caller.reply(Refused(status=400, reason="BadCertificate", message="the certificate was not issued here for this key"))
+            return
+        self._write_renewal(agent, asked, caller, 0)
+
+    def _write_renewal(self, agent: str, asked: RenewRequest, caller: Caller, tries: int) -> None:
+        now, view = self.kernel.wall, self.view
+        if tries >= self.limits.answer_conflicts_max:
+            self._answer_enrolment("renew", agent, caller, self._busy("the agent changes too often at the moment"))
+            return
+        decision = decide_renew(agent, key_digest(asked.signing_request), view)
+        if isinstance(decision, answers.Refusal):
+            self._answer_enrolment("renew", agent, caller, _refused(decision))
+            return
+        serial, not_after = self._issue(agent, asked.signing_request, now)
+
+        def then(written: Written | StoreError) -> None:
+            match written:
+                case ConflictError():
+                    self._conflicted(written)
+                    self._write_renewal(agent, asked, caller, tries + 1)
+                case StoreError():
+                    self._answer_enrolment("renew", agent, caller, self._busy("the store failed"))
+                case _:
+                    self._take(written)
+                    self.heard(agent, now)
+                    answer = RenewAnswer(certificate=certificate_text(agent, serial, not_after), authority="twin")
+                    self._answer_enrolment("renew", agent, caller, Answered(body=_ENCODER.encode(answer)))
+
+        self._enrol(complete_renew(decision, view, now, serial, not_after), caller, then)
+
+    def _enrol(self, transaction: Transaction, caller: Caller, then: Then) -> None:
+        if self.write_seconds > 0:
+            self._waiting[caller] = None
+        self._write(transaction, then)
+
+    def _answer_enrolment(self, what: str, subject: str, caller: Caller, outcome: Outcome) -> None:
+        self._waiting.pop(caller, None)
+        self._note(what, subject, outcome)
+        caller.reply(outcome)
+
+    def _issue(self, agent: str, key: str, now: float) -> tuple[str, float]:
+        self._serial += 1
+        self._issued.add((agent, key))
+        return f"{self._serial:x}", now + _CERTIFICATE_SECONDS
+
+    # ---- blobs and the signed repository ----
+
+    def _blob(self, request: Request, caller: Caller) -> None:
+        refusal = answers.refused_agent(self.view.agents.get(request.agent))
+        size = self._blob_size(request.path)
+        if refusal is not None:
+            caller.reply(_refused(refusal))
+        elif self._transfers >= self.limits.transfers_max:
+            caller.reply(self._busy("too many downloads at the moment"))
+        elif size is None:
+            caller.reply(Refused(status=404, reason="NotFound", message="there is no such blob"))
+        elif request.offset > size:
+            caller.reply(Refused(status=416, reason="RangeNotSatisfiable", message="the blob is shorter"))
+        else:
+            self._transfers += 1
+            caller.reply(Answered(size=size - request.offset))
+
+    def _file(self, request: Request, caller: Caller) -> None:
+        refusal = answers.refused_agent(self.view.agents.get(request.agent))
+        data = self._repository(request.path)
+        if refusal is not None:
+            caller.reply(_refused(refusal))
+        elif data is None:
+            caller.reply(Refused(status=404, reason="NotFound", message="the signed repository has no such file"))
+        else:
+            caller.reply(Answered(body=data))
+
+    # ---- who was heard ----
+
+    def heard(self, agent: str, now: float) -> None:
+        """Note that an authenticated request of `agent` came."""
+        self.view.contact(agent, now)
+        self._note_heard(agent)
+
+    def _note_heard(self, agent: str) -> None:
+        self._hear(agent, self.kernel.wall)
+        if agent in self.view.presence.returned:
+            self.stir()
+
+    def _hear(self, agent: str, now: float) -> None:
+        self._heard[agent] = now
+        if self._flush is None:
+            self._flush = self.kernel.after(_FLUSH_SECONDS, self._flush_heard)
+
+    def _flush_heard(self) -> None:
+        self._flush = None
+        heard, self._heard = self._heard, {}
+        self.vault.touch(heard)
+
+    # ---- reconciling ----
+
+    def _stir(self) -> None:
+        self._stirred = None
+        if not self._settling:
+            self._settle(Changed())
+
+    def _tick(self) -> None:
+        self._wake = None
+        if not self._settling:
+            self._settle(Tick())
+
+    def _settle(self, cause: Event) -> None:
+        """Decide and write until nothing is left to do; ask to be woken when there is something to look at again."""
+        life = self._life
+        for _ in range(_ROUNDS_AT_ONCE):
+            self._refresh()
+            decision = handle(cause, self.view, self.kernel.wall)
+            cause = Changed()
+            if self.witness is not None:
+                self.witness.decided(decision)
+            if not decision.transactions:
+                self._refresh()
+                self._rest(decision.wake_at)
+                return
+            if self.write_seconds > 0:
+                self._settling = True
+                self._pump(deque(decision.transactions))
+                return
+            for transaction in decision.transactions:
+                result = self._commit(transaction)
+                if self._life != life or result is None:
+                    return
+                if isinstance(result, ConflictError):
+                    self._conflicted(result)
+                    break
+                if isinstance(result, StoreError):
+                    break
+                self._take(result)
+        self.stir()
+
+    def _pump(self, transactions: "deque[Transaction]") -> None:
+        """Write one after the other on a slow store, then decide again."""
+
+        def then(written: Written | StoreError) -> None:
+            if isinstance(written, ConflictError):
+                self._conflicted(written)
+                transactions.clear()
+            elif isinstance(written, StoreError):
+                transactions.clear()
+            else:
+                self._take(written)
+            if transactions:
+                self._write(transactions.popleft(), then)
+            else:
+                self._settling = False
+                self.stir()
+
+        self._write(transactions.popleft(), then)
+
+    def _rest(self, wake_at: float | None) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if self.view.presence.returned:
+            self.stir()
+        elif wake_at is not None:
+            delay = max(self.limits.reconcile_pause_seconds, wake_at - self.kernel.wall)
+            self._wake = self.kernel.after(delay, self._tick)
+
+    # ---- writing ----
+
+    def _write(self, transaction: Transaction, then: Then) -> None:
+        """Commit, and tell `then`: at once, or after the store's own time together with what else waits then."""
+        if self.write_seconds <= 0 and not self._queue and not self._writing:
+            result = self._commit(transaction)
+            if result is not None:
+                then(result)
+            return
+        self._queue.append((transaction, then))
+        if not self._writing:
+            self._begin_batch()
+
+    def _begin_batch(self) -> None:
+        self._writing = True
+        batch, self._queue = self._queue, []
+        self.kernel.after(self.write_seconds, self._alive(lambda: self._end_batch(batch)))
+
+    def _end_batch(self, batch: list[tuple[Transaction, Then]]) -> None:
+        self._writing = False
+        results: list[tuple[Then, Written | StoreError]] = []
+        for transaction, then in batch:
+            result = self._commit(transaction)
+            if result is None:
+                return
+            results.append((then, result))
+        if self._queue:
+            self._begin_batch()
+        life = self._life
+        for then, result in results:
+            if self._life != life:
+                return
+            then(result)
+
+    def _commit(self, transaction: Transaction) -> Written | StoreError | None:
+        """Commit; None: the control plane died of it."""
+        doomed, self._kill_at_write = self._kill_at_write, None
+        if doomed is False:
+            self._die()
+            return None
+        try:
+            written: Written | StoreError = self.vault.write(transaction)
+        except StoreError as error:
+            written = error
+        if doomed:
+            self._die()
+            return None
+        return written
+
+    def _die(self) -> None:
+        self.kill()
+        if self.on_killed is not None:
+            self.on_killed()
+
+    def _take(self, written: Written) -> None:
+        for change in written.changes:
+            self.view.apply(change)
+        if written.changes:
+            self.stir()
+            if self.witness is not None:
+                self.witness.wrote(written.changes)
+
+    def _conflicted(self, error: ConflictError) -> None:
+        """Let the view catch up with what a compare-and-set found."""
+        if error.current is not None:
+            self.view.apply(Change(revision=error.current.revision, key=error.key, document=error.current))
+            self.stir()
+
+    # ---- parts ----
+
+    def _alive(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Return a call that does nothing once this life of the process is over."""
+        life = self._life
+
+        def checked() -> None:
+            if self._life == life and self.up:
+                call()
+
+        return checked
+
+    def _note(self, what: str, subject: str, outcome: Outcome) -> None:
+        if type(outcome) is Answered:
+            self.kernel.note(what, subject, str(len(outcome.body)))
+        elif type(outcome) is Refused:
+            self.kernel.note(what, subject, f"{outcome.status} {outcome.reason}")
+
+
+def _refused(decided: answers.Refusal) -> Refused:
+    answer = decided.answer
+    return Refused(status=decided.status, reason=answer.reason, message=answer.message, retry_after=answer.retry_after)

@@ -1,0 +1,97 @@
+"""When a run is at rest: no rollout goes on, every reachable device runs what it should, every workload that can run does."""
+
+from typing import TYPE_CHECKING
+
+from edgewise.controllers.answers import refused_agent
+from edgewise.controllers.rows import DeviceRow, InstanceRow
+from edgewise.controllers.view import FleetView
+from edgewise.resources.states import Connection, RolloutState, UpdateState
+from edgewise.twin.observe import OVER
+
+if TYPE_CHECKING:
+    from edgewise.twin.world import World
+
+__all__ = ["Rest"]
+
+
+class Rest:
+    """Looks at a world. What was not at rest the last time is looked at first, so that looking often costs little."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._last = ""
+
+    def reachable(self, name: str) -> bool:
+        """Tell whether a device has power and a way to the control plane, and may use it."""
+        world = self._world
+        if not world.is_on(name) or not world.devices[name].powered or world.network.links[name].blocked:
+            return False
+        row = world.control.view.devices.get(name)
+        agent = world.control.view.agents.get(row.spec.agent) if row is not None else None
+        return agent is None or agent.spec.revoked or refused_agent(agent) is None
+
+    def unsettled(self) -> str:
+        """Return what is not at rest, in words, or nothing."""
+        control = self._world.control
+        if not control.up or control.write_seconds:
+            return "the control plane is away, or slow"
+        if control.view.dirty:
+            return "the controllers have work"
+        return self._rollout(control.view) or self._device(control.view) or _workload(control.view)
+
+    def _rollout(self, view: FleetView) -> str:
+        for rows in view.rollouts.values():
+            for row in rows.values():
+                if row.status.finished_at is None and row.status.state is not RolloutState.PAUSED and row.status.state not in OVER:
+                    return f"rollout {row.key.name} is {row.status.state.value}"
+        return ""
+
+    def _device(self, view: FleetView) -> str:
+        if self._last:
+            why = self._of(view, self._last)
+            if why:
+                return f"device {self._last} {why}"
+        for name in self._world.devices:
+            why = self._of(view, name)
+            if why:
+                self._last = name
+                return f"device {name} {why}"
+        self._last = ""
+        return ""
+
+    def _of(self, view: FleetView, name: str) -> str:
+        if not self.reachable(name):
+            return ""
+        row = view.devices.get(name)
+        if row is None or _revoked(view, row):
+            return "has not joined"
+        if row.spec.decommission:
+            return ""
+        if row.status.connection is not Connection.ONLINE:
+            return f"is {row.status.connection.value}"
+        instances = view.on_device.get(name)
+        if instances and row.status.observed_number < view.numbers.get(name, 0):
+            return "has not taken over its newest state"
+        return next((why for key, each in (instances or {}).items() if (why := _instance(key[1], each))), "")
+
+
+def _revoked(view: FleetView, row: DeviceRow) -> bool:
+    agent = view.agents.get(row.spec.agent)
+    return agent is None or agent.spec.revoked
+
+
+def _instance(name: str, instance: InstanceRow) -> str:
+    spec, seen = instance.spec, instance.seen
+    if not instance.running:
+        return f"has not stopped {name}"
+    if spec.revision in seen.refused or spec.revision in spec.rejected:
+        return ""  # it waits for a person
+    whole = seen.ready and seen.revision == spec.revision and seen.update is UpdateState.IDLE
+    return "" if whole else f"does not run {name}"
+
+
+def _workload(view: FleetView) -> str:
+    for key, workload in sorted(view.workloads.items()):
+        if workload.unplaced:
+            return f"workload {key[1]} is to be placed"
+    return ""

@@ -1,0 +1,562 @@
+"""One run: builds the whole world of a plan, lets acts and faults come in their time, and says when everything has come to rest.
+
+`run.py` drives it to its end. For numbers and experiments it can be driven by hand: `World(plan)`, `begin()`, `advance(seconds)`.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from edgewise.controllers.reconcile import Decision
+from edgewise.resources.artifact import Artifact
+from edgewise.resources.config import Config, Secret, SecretSpec
+from edgewise.resources.meta import Metadata
+from edgewise.resources.quantity import seconds
+from edgewise.resources.site import Site, SiteSpec
+from edgewise.resources.workload import Workload
+from edgewise.store.contract import Change, Key
+from edgewise.twin import faults
+from edgewise.twin.control import SimControl, Witness
+from edgewise.twin.device import SimDevice, Surroundings, Watch
+from edgewise.twin.disk import ENDLESS, RecordingDisk
+from edgewise.twin.fleet import DeviceClass, TwinDevice
+from edgewise.twin.kernel import Kernel
+from edgewise.twin.network import Network
+from edgewise.twin.observe import Observations
+from edgewise.twin.observers import Observer
+from edgewise.twin.people import Operator
+from edgewise.twin.plain import PlainDisk
+from edgewise.twin.plan import Act, Plan, Subject
+from edgewise.twin.publish import Published
+from edgewise.twin.rest import Rest
+from edgewise.twin.result import RunResult, Violation
+from edgewise.twin.scenario import Fault
+from edgewise.twin.schedule import kept, schedule
+from edgewise.twin.vault import MemoryVault, SqliteVault, Vault
+
+__all__ = ["MakeDevice", "World", "WorldLimits"]
+
+MakeDevice = Callable[..., SimDevice]
+
+
+class WorldLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """`first_power_per_second`: how many devices are switched on in a second, at the start. `retry_seconds`: when people try again what
+    they could not do because the control plane was away. `violations_max` are kept. `check_seconds`: how often a run looks whether
+    everything is at rest."""
+
+    first_power_per_second: float = 500.0
+    retry_seconds: float = 5.0
+    cut_seconds: float = 10.0
+    violations_max: int = 100
+    check_seconds: float = 1.0
+
+
+LIMITS: Final = WorldLimits()
+
+
+class World(Watch, Witness):
+    """The world of one plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        observers: Sequence[Observer] = (),
+        sink: Callable[[str], None] | None = None,
+        make_device: MakeDevice = SimDevice,
+        limits: WorldLimits = LIMITS,
+    ) -> None:
+        self.plan = plan
+        self.limits = limits
+        self.kernel = Kernel(plan.seed, sink)
+        self.published = Published(plan.profile.install)
+        self.vault: Vault = SqliteVault(lambda: self.kernel.wall) if plan.profile.store == "sqlite" else MemoryVault()
+        self.control = SimControl(
+            self.kernel,
+            self.vault,
+            blob_size=self.published.size,
+            repository=self._file,
+        )
+        self.repository: dict[str, bytes] = {}
+        """The signed repository's files, where trust is tested."""
+        self.control.witness = self
+        self.control.on_killed = self._killed
+        self.network = Network(self.kernel, self.control)
+        self.people = Operator(self.kernel, self.control, self.published)
+        self.observations = Observations(self.kernel)
+        self.faults = kept(schedule(plan.scenario, plan.fleet, plan.seed), plan.only)
+        self.faults_begun = 0
+        self.devices: dict[str, SimDevice] = {}
+        self.twins: dict[str, TwinDevice] = {device.name: device for device in plan.fleet.devices}
+        self.classes: dict[str, DeviceClass] = {sort.name: sort for sort in plan.fleet.classes}
+        self.lost: dict[str, None] = {}
+        """Devices that never come back."""
+        self.violations: list[Violation] = []
+        self.t0: float | None = None
+        self.settled_at: float | None = None
+        self._offs: dict[str, int] = {}
+        self._downs = 0
+        self._backups: dict[int, object] = {}
+        self._pending = 0
+        """Acts and faults that have not come, or not ended, yet."""
+        self._for_rollout: list[Fault] = []
+        self._cordoned = {device.name for device in plan.fleet.devices if device.unschedulable}
+        self._cordon_later: set[str] = set()
+        self._clones: dict[tuple[int, str], SimDevice] = {}
+        self._deaths: list[float] = []
+        self._energy_before = 0.0
+        self._bytes_before: dict[str, int] = {}
+        self._rest = Rest(self)
+        self._hooks(observers)
+        self._build(make_device)
+        for observer in observers:
+            observer.began(self)
+
+    def _hooks(self, observers: Sequence[Observer]) -> None:
+        """Call only what observers override."""
+
+        def overriding(name: str) -> tuple[Observer, ...]:
+            return tuple(each for each in observers if getattr(type(each), name) is not getattr(Observer, name))
+
+        self._observers = tuple(observers)
+        self._on_stepped = overriding("stepped")
+        self._on_started = overriding("started")
+        self._on_ready = overriding("ready")
+        self._on_committed = overriding("committed")
+        self._on_refused = overriding("refused")
+        self._on_wrote = overriding("wrote")
+        self._on_decided = overriding("decided")
+        self._on_lived = overriding("lived")
+        for observer in overriding("ticked"):
+            if observer.every is not None:
+                self._tick_later(observer, observer.every)
+
+    def _tick_later(self, observer: Observer, every: float) -> None:
+        def tick() -> None:
+            observer.ticked(self)
+            self.kernel.after(every, tick)
+
+        self.kernel.after(every, tick)
+
+    # ---- building ----
+
+    def _build(self, make_device: MakeDevice) -> None:
+        plan, fleet = self.plan, self.plan.fleet
+        self.control.start()
+        overall = plan.scenario.link
+        for site in fleet.sites:
+            self.network.add_site(site.name, overall if overall is not None else site.link)
+            self.people.apply(Site(metadata=Metadata(name=site.name), spec=SiteSpec(failover_domain=site.failover_domain)))
+            self.control.make_token(self._token(site.name), site.name)
+        self.around = self._surroundings(self)
+        before: list[Subject] = [*fleet.artifacts, *fleet.versions, *fleet.workloads]
+        for resource in before:
+            self._complete(resource)
+            self.people.apply(resource)
+        gap = 1.0 / self.limits.first_power_per_second
+        for number, device in enumerate(fleet.devices):
+            link = self.network.add_device(device.name, device.site)
+            made = make_device(self.around, device, self.classes[device.device_class], link, token=self._token(device.site))
+            self.devices[device.name] = made
+            self.kernel.at(number * gap, made.power_on)
+
+    def _surroundings(self, watch: Watch) -> Surroundings:
+        recording = self.plan.profile.disk == "recording"
+        return Surroundings(
+            self.kernel,
+            self.plan.profile,
+            contents=self.published,
+            make_disk=lambda _name, capacity: RecordingDisk(capacity=capacity or ENDLESS) if recording else PlainDisk(capacity or ENDLESS),
+            behaviours=self.plan.scenario.behaviours,
+            new_versions=self._new_versions(),
+            watch=watch,
+        )
+
+    def _file(self, name: str) -> bytes | None:
+        return self.repository.get(name)
+
+    def _token(self, site: str) -> str:
+        return f"token-{site}"
+
+    def _complete(self, resource: object) -> None:
+        """Make what a workload names and nobody wrote: contents of configs and secrets do not leave a fleet."""
+        if not isinstance(resource, Workload):
+            return
+        namespace, spec = resource.metadata.namespace, resource.spec
+        if spec.config is not None and self.vault.get(Key("Config", namespace, spec.config.name)) is None:
+            self.people.apply(Config(metadata=Metadata(name=spec.config.name, namespace=namespace)))
+        for secret in spec.secrets:
+            if self.vault.get(Key("Secret", namespace, secret.name)) is None:
+                made = SecretSpec(digest=f"twin-{secret.name}")
+                self.people.apply(Secret(metadata=Metadata(name=secret.name, namespace=namespace), spec=made))
+
+    def _new_versions(self) -> frozenset[str]:
+        """Return what the acts roll out, as `NAMESPACE/WORKLOAD VERSION`."""
+        plan = self.plan
+        aliases = {(each.metadata.namespace, each.metadata.name): each.spec.aliases for each in plan.fleet.artifacts}
+        workloads = {(each.metadata.namespace, each.metadata.name): each for each in plan.fleet.workloads}
+        before = {key: _version_of(each, aliases) for key, each in workloads.items()}
+        found: set[str] = set()
+        for act in plan.acts:
+            match act.apply:
+                case Workload() as workload:
+                    workloads[workload.metadata.namespace, workload.metadata.name] = workload
+                case Artifact() as artifact:
+                    aliases[artifact.metadata.namespace, artifact.metadata.name] = artifact.spec.aliases
+                case _:
+                    continue
+            for key, workload in workloads.items():
+                version = _version_of(workload, aliases)
+                if version and version != before.get(key):
+                    found.add(f"{key[0]}/{key[1]} {version}")
+        return frozenset(found)
+
+    # ---- the run ----
+
+    @property
+    def check_seconds(self) -> float:
+        """How often a run looks whether everything is at rest: less often in a large fleet."""
+        return self.limits.check_seconds * max(1.0, len(self.devices) / 5_000.0)
+
+    def begin(self) -> None:
+        """Begin to count: from now on acts and faults come."""
+        t0 = self.t0 = self.kernel.now
+        self.observations.began_at = t0
+        self.observations.begin()
+        self._bytes_before = self.network.bytes_by_site()
+        self._energy_before = sum(device.energy_watt_hours for device in self.devices.values())
+        for act in self.plan.acts:
+            self._pending += 1
+            self.kernel.at(t0 + act.at, self._act_call(act))
+        for fault in self.faults:
+            self._pending += 1
+            if fault.rule.during_rollout:
+                self._for_rollout.append(fault)
+            else:
+                self._fault_at(fault, t0)
+
+    def _act_call(self, act: Act) -> Callable[[], None]:
+        def call() -> None:
+            if not self.control.up:
+                self.kernel.after(self.limits.retry_seconds, call)
+                return
+            self._pending -= 1
+            if act.apply is not None:
+                self._complete(act.apply)
+            self.people.act(act)
+            self.observations.moment("change", *_told(act))
+
+        return call
+
+    def _fault_at(self, fault: Fault, base: float) -> None:
+        if fault.rule.fault == "control-restore":
+            self.kernel.at(base + fault.at - fault.rule.seconds, lambda: self._back_up(fault.number))
+        self.kernel.at(base + fault.at, lambda: self._begin_fault(fault))
+
+    def _begin_fault(self, fault: Fault) -> None:
+        rule = fault.rule
+        self.faults_begun += 1
+        whom = ",".join(fault.devices) if len(fault.devices) <= 3 else f"{len(fault.devices)} devices"
+        self.kernel.note("fault", rule.fault, f"{fault.number} {whom}")
+        at = self.kernel.now - (self.t0 or 0.0)
+        self.observations.moment("fault", rule.fault, whom, round(at + fault.lasts, 6) if fault.lasts else None)
+        faults.begin(self, fault)
+        self.kernel.after(fault.lasts, lambda: self._end_fault(fault))
+
+    def _end_fault(self, fault: Fault) -> None:
+        self._pending -= 1
+        if fault.lasts:
+            self.kernel.note("fault-over", fault.rule.fault, str(fault.number))
+        faults.end(self, fault)
+
+    def advance(self, by: float) -> None:
+        """Let `by` seconds pass."""
+        self.kernel.run(self.kernel.now + by)
+
+    @property
+    def bound(self) -> float:
+        """When the run ends at the latest."""
+        scenario = self.plan.scenario
+        base = self.t0 if self.t0 is not None else self.plan.warm_up
+        return base + seconds(scenario.lasts) + seconds(scenario.settle)
+
+    def over(self) -> bool:
+        """Tell whether everything has come, ended and settled."""
+        if self._pending and not self._only_waiting_for_rollouts():
+            return False
+        if not self.at_rest():
+            return False
+        self.settled_at = self.kernel.now
+        return True
+
+    def _only_waiting_for_rollouts(self) -> bool:
+        """Faults that wait for a rollout do not keep a run going in which there is none."""
+        return bool(self._for_rollout) and self._pending == len(self._for_rollout)
+
+    def finish(self) -> None:
+        """End the run: let observers look once more."""
+        for observer in self._observers:
+            observer.ended(self)
+
+    # ---- at rest ----
+
+    def reachable(self, name: str) -> bool:
+        """Tell whether a device has power and a way to the control plane, and may use it."""
+        return self._rest.reachable(name)
+
+    def at_rest(self) -> bool:
+        """Tell whether no rollout goes on, every reachable device is up to date, and every workload that can run does."""
+        return not self._rest.unsettled()
+
+    def unsettled(self) -> str:
+        """Return what is not at rest yet, in words, or nothing."""
+        return self._rest.unsettled()
+
+    # ---- what faults do ----
+
+    def is_on(self, name: str) -> bool:
+        """Tell whether no fault has taken a device's power."""
+        return not self._offs.get(name) and name not in self.lost
+
+    def power_off(self, name: str, crash: str) -> None:
+        """Take a device's power. What takes it twice must give it back twice."""
+        self._offs[name] = self._offs.get(name, 0) + 1
+        if self._offs[name] > 1 or name in self.lost:
+            return
+        self.network.links[name].dark = True
+        self.devices[name].power_off(crash)
+
+    def power_on(self, name: str) -> None:
+        """Give a device its power back."""
+        self._offs[name] = max(0, self._offs.get(name, 0) - 1)
+        if self._offs[name] or name in self.lost:
+            return
+        self.network.links[name].dark = False
+        self.devices[name].power_on()
+
+    def replace_hardware(self, name: str) -> None:
+        """Put new hardware in a device's place, and give it power: people take the old agent out of use first."""
+        self._offs[name] = max(0, self._offs.get(name, 0) - 1)
+        row = self.control.view.devices.get(name)
+        if self.control.up and row is not None and row.spec.agent:
+            self.people.revoke(row.spec.agent)
+        self.network.links[name].dark = False
+        self.devices[name].replace_hardware(self._token(self.twins[name].site))
+        if self._offs[name]:
+            self.devices[name].power_off("dropped")
+
+    def clone(self, number: int, name: str) -> None:
+        """Let a second device show the identity of a device, and whatever is on its disk."""
+        device = self.devices[name]
+        if not device.powered:
+            return
+        link = self.network.add_device(f"{name}#{number}", self.twins[name].site)
+        around = self._surroundings(Watch())
+        around.learn(self.around.versions)
+        twin = SimDevice(around, self.twins[name], self.classes[self.twins[name].device_class], link, token="")
+        twin.chance = self.kernel.stream("clone", number, name)
+        twin.hardware = device.hardware
+        twin.disk = copy.deepcopy(device.disk)
+        self._clones[number, name] = twin
+        twin.power_on()
+
+    def end_clone(self, number: int, name: str) -> None:
+        """Take the second device away; people let the real one in again."""
+        twin = self._clones.pop((number, name), None)
+        if twin is None:
+            return
+        twin.power_off(None)
+        row = self.control.view.devices.get(name)
+        agent = self.control.view.agents.get(row.spec.agent) if row is not None else None
+        if self.control.up and agent is not None and agent.spec.quarantined:
+            self.people.approve(agent.key.name)
+
+    def control_down(self, number: int) -> None:
+        """Kill the control plane; what kills it twice must bring it back twice."""
+        del number
+        self._downs += 1
+        self.control.kill()
+        self.observations.moment("control", "control plane", "killed")
+
+    def control_back(self, number: int) -> None:
+        """Bring the control plane back."""
+        del number
+        self._downs = max(0, self._downs - 1)
+        if self._downs == 0 and not self.control.up:
+            self.control.start()
+
+    def control_dies_at_write(self, fault: Fault) -> None:
+        """Let the control plane die at its next write, and come back after the fault's time."""
+        self._deaths.append(fault.lasts)
+        self.control.kill_at_write(committed=fault.rule.amount >= 0.5)
+
+    def _killed(self) -> None:
+        """Plan the return of a control plane that died at a write."""
+        lasts = self._deaths.pop(0) if self._deaths else self.limits.retry_seconds
+        self._downs += 1
+        self._pending += 1
+        self.observations.moment("control", "control plane", "died while it wrote")
+
+        def back() -> None:
+            self._pending -= 1
+            self.control_back(0)
+
+        self.kernel.after(lasts, back)
+
+    def _back_up(self, number: int) -> None:
+        if self.control.up:
+            self._backups[number] = self.control.backup()
+
+    def restore(self, fault: Fault) -> None:
+        """Set the store back to its backup; the control plane is away for as long as the fault lasts."""
+        backup = self._backups.pop(fault.number, None)
+        self.control.kill()
+        if backup is not None:
+            self.control.vault.restore(backup, int(self.kernel.wall))
+            self.lived("restored")
+        self.observations.moment("control", "control plane", "restored from a backup")
+        self._downs += 1
+        self._pending += 1
+
+        def back() -> None:
+            self._pending -= 1
+            self.control_back(fault.number)
+
+        self.kernel.after(fault.lasts, back)
+
+    # ---- device.Watch ----
+
+    def started(self, device: SimDevice, instance: str, revision: str) -> None:
+        """See `Watch`."""
+        self.observations.started(device.name, instance)
+        for observer in self._on_started:
+            observer.started(self, device, instance, revision)
+
+    def ready(self, device: SimDevice, instance: str, version: str, *, ready: bool) -> None:
+        """See `Watch`."""
+        self.observations.ready(device.name, instance, version, ready=ready)
+        for observer in self._on_ready:
+            observer.ready(self, device, instance, version, ready=ready)
+
+    def committed(self, device: SimDevice, instance: str, revision: str) -> None:
+        """See `Watch`."""
+        for observer in self._on_committed:
+            observer.committed(self, device, instance, revision)
+
+    def refused(self, device: SimDevice, instance: str, revision: str) -> None:
+        """See `Watch`."""
+        self.observations.refused(device.name, instance, revision)
+        for observer in self._on_refused:
+            observer.refused(self, device, instance, revision)
+
+    def power(self, device: SimDevice, *, on: bool) -> None:
+        """See `Watch`."""
+        self.observations.powered(device.name, on=on)
+
+    def cut(self, device: SimDevice) -> None:
+        """See `Watch`. Whoever cut it lets it come back a while later."""
+        self.kernel.after(self.limits.cut_seconds, lambda: device.power_on() if self.is_on(device.name) else None)
+
+    # ---- control.Witness ----
+
+    def wrote(self, changes: tuple[Change, ...]) -> None:
+        """See `Witness`."""
+        view = self.control.view
+        self.observations.wrote(view, changes)
+        if self._cordoned:
+            self._cordon(changes)
+        if self._for_rollout and self.observations.rollout_began and self.t0 is not None:
+            self._rollout_began()
+        for observer in self._on_wrote:
+            observer.wrote(self, changes)
+
+    def decided(self, decision: Decision) -> None:
+        """See `Witness`."""
+        for observer in self._on_decided:
+            observer.decided(self, decision)
+
+    def lived(self, what: str) -> None:
+        """See `Witness`."""
+        if what == "started":
+            self.observations.reread(self.control.view)
+        for observer in self._on_lived:
+            observer.lived(self, what)
+
+    def _rollout_began(self) -> None:
+        waiting, self._for_rollout = self._for_rollout, []
+        for fault in waiting:
+            self._fault_at(fault, self.kernel.now)
+
+    def _cordon(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            name = change.key.name
+            if change.key.kind == "Device" and name in self._cordoned and change.document is not None:
+                self._cordoned.discard(name)
+                self.kernel.after(0.0, self._cordon_call(name))
+
+    def _cordon_call(self, name: str) -> Callable[[], None]:
+        def call() -> None:
+            if self.control.up:
+                self.people.device("cordon", name)
+            else:
+                self.kernel.after(self.limits.retry_seconds, call)
+
+        return call
+
+    # ---- results ----
+
+    def violated(self, invariant: str, subject: str, message: str) -> None:
+        """Note that an invariant did not hold."""
+        self.kernel.note("violation", subject, f"{invariant} {message}")
+        if len(self.violations) < self.limits.violations_max:
+            at = round(self.kernel.now - (self.t0 or 0.0), 6)
+            self.violations.append(Violation(invariant=invariant, at=at, subject=subject, message=message))
+
+    def result(self, *, interrupted: bool = False) -> RunResult:
+        """Return what the run gave."""
+        observations, now = self.observations, self.kernel.now
+        t0 = self.t0 if self.t0 is not None else now
+        energy = sum(device.energy_watt_hours for device in self.devices.values()) - self._energy_before
+        return RunResult(
+            seed=self.plan.seed,
+            trace_hash=self.kernel.trace.hash(),
+            simulated_seconds=round(now - t0, 6),
+            device_hours=round(now * len(self.devices) / 3600.0, 6),
+            exchanges=self.control.exchanges,
+            events=self.kernel.called,
+            devices=len(self.devices),
+            devices_failed=tuple(sorted(observations.failed)),
+            rollouts=observations.rollouts(),
+            workloads=observations.workloads(),
+            site_bytes={name: size - self._bytes_before.get(name, 0) for name, size in sorted(self.network.bytes_by_site().items())},
+            energy_watt_hours=round(energy, 6),
+            settled_at=None if self.settled_at is None else round(self.settled_at - t0, 6),
+            timeline=tuple(observations.timeline),
+            counts=tuple(observations.counts),
+            faults=self.faults_begun,
+            violations=tuple(self.violations),
+            interrupted=interrupted,
+        )
+
+    def close(self) -> None:
+        """Let go of what the run held outside of memory."""
+        self.vault.close()
+
+
+def _version_of(workload: Workload, aliases: dict[tuple[str, str], dict[str, str]]) -> str:
+    artifact = workload.spec.artifact
+    if artifact.version is not None:
+        return artifact.version
+    return aliases.get((workload.metadata.namespace, artifact.name), {}).get(artifact.alias or "", "")
+
+
+def _told(act: Act) -> tuple[str, str]:
+    """Return an act as the timeline tells it: subject and message."""
+    if act.apply is not None:
+        meta = act.apply.metadata
+        return f"{meta.namespace}/{meta.name}", f"apply {type(act.apply).__name__}"
+    if act.delete:
+        return act.delete, "delete"
+    return act.on, act.action
