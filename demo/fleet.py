@@ -17,6 +17,7 @@ import msgspec
 import psutil
 
 COMMAND_SECONDS = 60.0
+_PORT_FIRST, _PORT_END = 30000, 32768
 _EDGEWISE = (str(Path(sys.executable).with_name("edgewise")),)
 
 
@@ -177,8 +178,12 @@ def pss_megabytes(process: psutil.Process) -> float:
 
 
 def _free_ports(count: int) -> Sequence[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Return ports that the kernel gives to nobody by itself: the control plane wants them back after it was killed."""
+    found: list[int] = []
+    for port in range(_PORT_FIRST, _PORT_END):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise DemoFailed(f"no {count} ports are free between {_PORT_FIRST} and {_PORT_END}")

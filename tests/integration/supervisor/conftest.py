@@ -19,7 +19,7 @@ from edgewise.supervisor.launch import supervisor_argv
 DIGEST = "sha256:" + "0" * 64
 
 
-def wait_for(condition, seconds=10.0, what="the condition"):
+def wait_for(condition, seconds=60.0, what="the condition"):
     """Return the first true value of `condition()`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -42,8 +42,9 @@ def alive(pid):
 class Supervisor:
     """One data folder and the supervisor that runs on it."""
 
-    def __init__(self, data):
+    def __init__(self, data, ports):
         self.data = data
+        self.ports = ports
         self.process = None
         self.exits = []
         self._open = []
@@ -52,7 +53,7 @@ class Supervisor:
         """Start it and wait until it answers."""
         with (self.data.parent / "supervisor.err").open("ab") as errors:
             self.process = subprocess.Popen(
-                argv or [*supervisor_argv(str(self.data), agent, limits), *([] if agent else ["--"])],
+                argv or [*supervisor_argv(str(self.data), agent, (*self.ports.limits, *limits)), *([] if agent else ["--"])],
                 stderr=errors,
                 env={**os.environ, "A_SECRET_OF_THE_PARENT": "yes"},
             )
@@ -85,7 +86,7 @@ class Supervisor:
 
     def slots(self, **arguments):
         """A fresh client; exits it is told of are added to `exits`."""
-        limits = SlotsLimits(link=LinkLimits(answer_seconds_max=20))
+        limits = SlotsLimits(link=LinkLimits(answer_seconds_max=60))
         arguments = {"device": "device-1", "on_exit": self.exits.append, "limits": limits, **arguments}
         slots = Slots(str(self.data), **arguments)
         self._open.append(slots)
@@ -114,17 +115,18 @@ class Supervisor:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 raise
 
 
 @pytest.fixture
-def supervisor(tmp_path):
-    one = Supervisor(tmp_path / "data")
+def supervisor(tmp_path, port_blocks):
+    one = Supervisor(tmp_path / "data", port_blocks())
     yield one
     one.end()
+    one.ports.give_back()
 
 
 @pytest.fixture

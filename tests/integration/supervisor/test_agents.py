@@ -9,7 +9,7 @@ import pytest
 
 from edgewise.agent.supervisor_link import Acknowledged, SetAgent, StartAgent, StopAgent, SupervisorRefused
 
-FAST = ("agent_backoff_seconds_first=0.02", "agent_backoff_seconds_max=0.1", "agent_grace_seconds=5")
+FAST = ("agent_backoff_seconds_first=0.02", "agent_backoff_seconds_max=0.1", "agent_grace_seconds=60")
 
 AGENT = """
 import json, os, socket, sys, time
@@ -91,7 +91,7 @@ def test_a_new_version_that_reports_healthy_is_kept(supervisor, agent, helpers):
     assert status.fell_back == ""
     assert agent.wrote() == ["one", "two"]
     supervisor.process.terminate()
-    assert supervisor.process.wait(20) == 0
+    assert supervisor.process.wait(60) == 0
     supervisor.run(*FAST, agent=agent.argv("one", "works"))
     helpers.wait_for(lambda: supervisor.status().agent_healthy)
     assert agent.wrote() == ["one", "two", "two"], "the new version is what starts from now on"
@@ -144,7 +144,7 @@ def test_an_agent_that_a_person_installed_wins_over_what_was_kept(supervisor, ag
     supervisor.link().ask(SetAgent(argv=agent.argv("two", "works"), version="2.0"), Acknowledged)
     helpers.wait_for(lambda: supervisor.status().agent_version == "2.0" and supervisor.status().agent_healthy)
     supervisor.process.terminate()
-    supervisor.process.wait(20)
+    supervisor.process.wait(60)
     supervisor.run(*FAST, agent=agent.argv("three", "works"))
     helpers.wait_for(lambda: supervisor.status().agent_healthy)
     assert agent.wrote() == ["one", "two", "three"]

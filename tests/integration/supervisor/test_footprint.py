@@ -58,17 +58,21 @@ def test_it_is_small_and_asleep(supervisor, bundle, helpers, record_property):
     assert idle["Pss"] <= PSS_BYTES_MAX
     assert busy["Pss"] <= PSS_BYTES_MAX
     assert busy["Private_Dirty"] - idle["Private_Dirty"] < 600_000, "two workloads cost next to nothing"
-    ticks, woken = cpu_ticks(supervisor.pid), switches(supervisor.pid)
-    time.sleep(1.0)
-    assert cpu_ticks(supervisor.pid) - ticks == 0
-    assert switches(supervisor.pid) == woken, "nothing happens, nothing runs"
+
+    def quiet():
+        """Whether it slept for a whole second. It may still be busy with what was last asked of it."""
+        before = cpu_ticks(supervisor.pid), switches(supervisor.pid)
+        time.sleep(1.0)
+        return (cpu_ticks(supervisor.pid), switches(supervisor.pid)) == before
+
+    helpers.wait_for(quiet, 10, what="a second in which nothing runs, because nothing happens,")
 
 
 def test_nothing_heavy_is_loaded(supervisor, bundle, helpers):
     supervisor.run()
     program = "import sys; sys.path.append(sys.argv[1]); import edgewise.supervisor.main; print(*sys.modules)"
     source = str(Path(__file__).parents[3] / "src")
-    shown = subprocess.run([helpers.python, "-I", "-S", "-c", program, source], capture_output=True, text=True, timeout=20, check=True)
+    shown = subprocess.run([helpers.python, "-I", "-S", "-c", program, source], capture_output=True, text=True, timeout=60, check=True)
     assert {name.partition(".")[0] for name in shown.stdout.split()} & HEAVY == set()
 
 

@@ -15,7 +15,7 @@ def raw(supervisor):
     opened = []
 
     def connect():
-        one = connect_unix(str(supervisor.data / "run" / "supervisor.sock"), 5)
+        one = connect_unix(str(supervisor.data / "run" / "supervisor.sock"), 30)
         opened.append(one)
         return one
 
@@ -130,8 +130,8 @@ def test_many_requests_in_one_go_are_all_answered(raw):
 
 def test_a_client_that_never_reads_is_let_go(raw):
     connection = raw()
-    connection.settimeout(0.5)
-    with pytest.raises(OSError):
+    connection.settimeout(30)
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
         send_often(connection, b'{"v":1,"id":1,"do":"hello"}\n' * 100, 100_000)
 
 
@@ -142,7 +142,7 @@ def test_a_client_that_leaves_in_the_middle(raw):
         connection.close()
 
 
-def test_connections_are_bounded(raw):
+def test_connections_are_bounded(raw, helpers):
     kept = [raw() for _ in range(4)]
     for connection in kept:
         connection.sendall(b'{"v":1,"id":1,"do":"hello"}\n')
@@ -150,7 +150,7 @@ def test_connections_are_bounded(raw):
     one_more = raw()
     assert is_closed(one_more)
     kept.pop().close()
-    assert not is_closed(raw())
+    helpers.wait_for(lambda: not is_closed(raw()), what="room for another one, once the supervisor has seen that one left")
 
 
 def test_the_socket_is_for_this_user_only(supervisor):

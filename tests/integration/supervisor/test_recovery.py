@@ -83,7 +83,7 @@ def test_a_stranger_with_a_recycled_process_id_is_left_alone(supervisor, helpers
 
 def test_two_supervisors_do_not_share_a_folder(supervisor, bundle):
     supervisor.run()
-    second = subprocess.run([*supervisor_argv(str(supervisor.data), []), "--"], capture_output=True, text=True, timeout=20, check=False)
+    second = subprocess.run([*supervisor_argv(str(supervisor.data), []), "--"], capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 3
     assert "runs already" in second.stderr
     assert supervisor.slots().observe() == ()
@@ -94,9 +94,9 @@ def test_a_second_run_starts_the_agent_that_was_stopped(supervisor, helpers):
     supervisor.run(agent=agent)
     helpers.wait_for(lambda: supervisor.status().agent_state == "running")
     argv = supervisor_argv(str(supervisor.data), agent)
-    assert subprocess.run(argv, capture_output=True, timeout=20, check=False).returncode == 3
+    assert subprocess.run(argv, capture_output=True, timeout=60, check=False).returncode == 3
     supervisor.link().ask(StopAgent(), Acknowledged)
-    again = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    again = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert again.returncode == 0
     assert "started its agent again" in again.stderr
     status = supervisor.status()
@@ -108,7 +108,7 @@ def test_an_agent_that_ends_everything_does_not_wait_for_itself(supervisor, bund
     program.write_text(
         "import socket, sys\nlink = socket.socket(socket.AF_UNIX)\nlink.connect(sys.argv[1])\n"
         "sys.stdin = open(sys.argv[2])\nsys.stdin.read()\n"
-        """link.sendall(b'{"v":1,"id":1,"do":"stop-all","grace":5}\\n')\nprint(link.recv(1000))\n"""
+        """link.sendall(b'{"v":1,"id":1,"do":"stop-all","grace":60}\\n')\nprint(link.recv(1000))\n"""
     )
     fifo = tmp_path / "go"
     os.mkfifo(fifo)
@@ -118,14 +118,14 @@ def test_an_agent_that_ends_everything_does_not_wait_for_itself(supervisor, bund
     supervisor.slots().start("shop/eye", "a", bundle(FAMILY))
     pids = family(supervisor, helpers, "shop.eye")
     fifo.write_text("")
-    assert supervisor.process.wait(20) == 0
+    assert supervisor.process.wait(60) == 0
     assert not any(map(helpers.alive, pids))
 
 
 def test_wrong_command_lines_and_folders(tmp_path):
     def run(*arguments):
         argv = supervisor_argv("unused", [])[:4]
-        return subprocess.run([*argv, *arguments], capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run([*argv, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
     assert run().returncode == 2
     assert run("--data").returncode == 2
@@ -146,7 +146,7 @@ def test_sigterm_stops_workloads_in_order_and_ends_with_0(supervisor, bundle, he
     pids = family(supervisor, helpers, "shop.eye")
     helpers.wait_for(lambda: "here" in supervisor.log("shop.till"))
     supervisor.process.send_signal(signal.SIGTERM)
-    assert supervisor.process.wait(20) == 0
+    assert supervisor.process.wait(60) == 0
     assert "bye" in supervisor.log("shop.till")
     assert not any(map(helpers.alive, pids))
     assert not (supervisor.data / "run" / "supervisor.sock").exists()
@@ -158,8 +158,8 @@ def test_stop_all_over_the_socket(supervisor, bundle, helpers):
     slots = supervisor.slots()
     slots.start("shop/eye", "a", bundle(FAMILY))
     pids = family(supervisor, helpers, "shop.eye")
-    assert supervisor.link().ask(StopAll(grace=5), Acknowledged) == Acknowledged()
-    assert supervisor.process.wait(20) == 0
+    assert supervisor.link().ask(StopAll(grace=60), Acknowledged) == Acknowledged()
+    assert supervisor.process.wait(60) == 0
     assert not any(map(helpers.alive, pids))
 
 

@@ -1,6 +1,7 @@
 """Workload processes through the eyes of the agent: real supervisor, real processes."""
 
 import json
+import threading
 import time
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_new_agent_adopts_what_runs(supervisor, bundle, helpers):
     (seen,) = second.observe()
     assert (seen.launch_id, seen.exit_code, seen.active) == (started.launch_id, None, True)
     helpers.wait_for(lambda: "here" in supervisor.log("shop.till"))
-    assert second.stop("shop/till", "a", 5) == Stopped(code=-15)
+    assert second.stop("shop/till", "a", 60) == Stopped(code=-15)
     assert second.observe() == ()
     assert supervisor.exits == []
 
@@ -65,12 +66,12 @@ def test_a_stubborn_process_is_killed_after_its_grace(supervisor, bundle, helper
     helpers.wait_for(lambda: "here" in supervisor.log("shop.till"))
     before = time.monotonic()
     assert slots.stop("shop/till", "a", 0.4) == Stopped(code=-9)
-    assert 0.4 <= time.monotonic() - before < 5
+    assert time.monotonic() - before >= 0.4
 
 
 def test_stopping_nothing_is_no_error(supervisor):
     supervisor.run()
-    assert supervisor.slots().stop("shop/till", "a", 5) == Stopped(code=None)
+    assert supervisor.slots().stop("shop/till", "a", 60) == Stopped(code=None)
 
 
 FAMILY = """
@@ -100,7 +101,7 @@ def test_nothing_of_a_slot_is_left(supervisor, bundle, helpers, by_itself):
         assert supervisor.exits[0].code == 0
     else:
         assert all(map(helpers.alive, pids))
-        slots.stop("shop/till", "a", 5)
+        slots.stop("shop/till", "a", 60)
     assert not any(map(helpers.alive, pids))
 
 
@@ -185,9 +186,9 @@ def test_a_process_without_a_command_is_invalid(supervisor, bundle):
 @pytest.mark.parametrize(
     ("source", "seconds", "ok", "message"),
     [
-        ("import os; print(os.environ['EDGEWISE_INSTANCE'], os.environ['WHICH'])", 5, True, ""),
-        ("import sys; print('no picture'); sys.exit(3)", 5, False, "exit status 3: no picture"),
-        ("import time; time.sleep(60)", 0.3, False, "longer than 0.3 s"),
+        ("import os; print(os.environ['EDGEWISE_INSTANCE'], os.environ['WHICH'])", 60, True, ""),
+        ("import sys; print('no picture'); sys.exit(3)", 60, False, "exit status 3: no picture"),
+        ("import time; time.sleep(600)", 0.3, False, "longer than 0.3 s"),
     ],
 )
 def test_command_probes(supervisor, bundle, source, seconds, ok, message):
@@ -195,11 +196,9 @@ def test_command_probes(supervisor, bundle, source, seconds, ok, message):
     slots = supervisor.slots()
     slots.start("shop/till", "a", bundle(SLEEPER))
     command = Command(argv=("${python}", "-S", "-c", source), environment={"WHICH": "one"})
-    before = time.monotonic()
     answer = slots.probe("shop/till", "a", "liveness", Probe(command=command, timeout_seconds=seconds))
     assert answer.ok is ok, answer
     assert message in answer.message
-    assert time.monotonic() - before < 5
 
 
 def test_probes_of_what_is_not_there(supervisor, bundle):
@@ -219,16 +218,19 @@ def test_command_probes_are_bounded_in_number(supervisor, bundle, helpers):
     supervisor.run("probes_max=1")
     slots = supervisor.slots()
     slots.start("shop/till", "a", bundle(SLEEPER))
-    import threading
-
-    probe = Probe(command=Command(argv=("sleep", "0.5")), timeout_seconds=5)
+    begun, over = supervisor.data / "begun", supervisor.data / "over"
+    waits = f"touch {begun}; until [ -e {over} ]; do sleep 0.02; done"
+    probe = Probe(command=Command(argv=("sh", "-c", waits)), timeout_seconds=60)
     answers = []
-    threads = [threading.Thread(target=lambda: answers.append(slots.probe("shop/till", "a", "start", probe))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(answer.ok for answer in answers) == [False, True]
+    first = threading.Thread(target=lambda: answers.append(slots.probe("shop/till", "a", "start", probe)))
+    first.start()
+    helpers.wait_for(begun.exists)
+    refused = slots.probe("shop/till", "a", "start", probe)
+    assert not refused.ok
+    assert "1 command probes run already" in refused.message
+    over.touch()
+    first.join()
+    assert [answer.ok for answer in answers] == [True]
     assert slots.probe("shop/till", "a", "start", probe).ok
 
 
@@ -240,7 +242,7 @@ def test_forgetting_an_instance(supervisor, bundle, helpers):
     assert slots.address_of("shop/till") == started.address != ""
     with pytest.raises(SupervisorRefused):
         slots.forget("shop/till")
-    slots.stop("shop/till", "a", 5)
+    slots.stop("shop/till", "a", 60)
     slots.forget("shop/till")
     assert not (supervisor.data / "logs" / "shop.till").exists()
     assert json.loads((supervisor.data / "supervisor" / "ports.json").read_text()) == {}

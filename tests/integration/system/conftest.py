@@ -11,12 +11,12 @@ from system_fleet import Fleet  # found by the line above
 
 
 @pytest.fixture(scope="module")
-def fleets(tmp_path_factory):
+def fleets(tmp_path_factory, port_blocks):
     """Make fleets that end with the module: `fleets(limits)`."""
     made = []
 
     def make(limits=None):
-        fleet = Fleet(tmp_path_factory.mktemp("fleet"), limits)
+        fleet = Fleet(tmp_path_factory.mktemp("fleet"), port_blocks, limits)
         made.append(fleet)
         return fleet.up()
 

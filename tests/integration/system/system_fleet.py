@@ -136,6 +136,7 @@ class Device:
     def __init__(self, fleet, name, limits=None):
         self.fleet = fleet
         self.name = name
+        self.ports = fleet.port_blocks()
         self.data = fleet.folder / name
         self.hooks = Hooks(fleet.folder / f"{name}.hooks", limits)
         self.process = None
@@ -146,7 +147,7 @@ class Device:
         environment = {**self.fleet.environment, "PYTHONPATH": str(self.hooks.folder)}
         with (self.fleet.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*inside, *supervisor_argv(str(self.data), (), _SUPERVISOR_LIMITS)],
+                [*inside, *supervisor_argv(str(self.data), (), (*_SUPERVISOR_LIMITS, *self.ports.limits))],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -275,13 +276,15 @@ class Device:
 class Fleet:
     """One control plane, its devices and its operator."""
 
-    def __init__(self, folder, limits=None):
+    def __init__(self, folder, port_blocks, limits=None):
         self.folder = folder
+        self.port_blocks = port_blocks
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("EDGEWISE_", "PYTHON"))}
         self.environment |= {"EDGEWISE_CONFIG": str(folder / "contexts.json"), "NO_COLOR": "1", "HOME": str(folder)}
         self.hooks = Hooks(folder / "control.hooks", limits)
         self.devices = {}
-        self.api_port, self.gateway_port = free_ports(2)
+        self.ports = port_blocks()
+        self.api_port, self.gateway_port = self.ports.free(2)
         self.control = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="operator", daemon=True)
@@ -356,6 +359,8 @@ class Fleet:
         for process in processes:
             if process is not None:
                 process.wait(10)
+        for each in (self, *self.devices.values()):
+            each.ports.give_back()
 
     def leftovers(self):
         """Processes that name this fleet's folder."""
@@ -608,15 +613,6 @@ class Cable(threading.Thread):
         self.mend()
         for each in (self._listener, *self._sockets):
             each.close()
-
-
-def free_ports(count):
-    """Return ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def decoded(path, kind):
