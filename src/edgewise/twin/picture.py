@@ -368,7 +368,7 @@ def _faults(shown: RunResult) -> dict[str, list[Moment]]:
 
 
 def _kind_of(moment: Moment) -> str:
-    words = f"{moment.message} {moment.subject}".replace(":", " ").replace(",", " ").split()
+    words = f"{moment.subject} {moment.message}".replace(":", " ").replace(",", " ").split()
     return next((word for word in words if word in get_args(FaultKind)), moment.message or moment.subject)
 
 

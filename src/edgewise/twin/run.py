@@ -1,6 +1,6 @@
 """`run(plan)`: one run from beginning to end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edgewise.twin.observers import Observer
 from edgewise.twin.plan import Plan
@@ -13,10 +13,17 @@ _TOLD: int = 1_000
 """About how often a run tells its progress."""
 
 
-def run(plan: Plan, *, progress: ProgressCall | None = None, stop: StopCall | None = None, observers: Sequence[Observer] = ()) -> RunResult:
+def run(
+    plan: Plan,
+    *,
+    progress: ProgressCall | None = None,
+    stop: StopCall | None = None,
+    observers: Sequence[Observer] = (),
+    sink: Callable[[str], None] | None = None,
+) -> RunResult:
     """Run a plan to its end and return what it gave. The fleet warms up first. `progress` is told now and then; once `stop` says so the run
-    ends early, with what it has."""
-    world = World(plan, observers=observers)
+    ends early, with what it has. `sink` hears every line of the trace."""
+    world = World(plan, observers=observers, sink=sink)
     try:
         return _run(world, progress, stop)
     finally:
