@@ -130,24 +130,78 @@ def fingerprint(root: Node) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()
 
 
+Look = tuple[tuple[str, bytes | None], ...]
+"""A tree as programs see it: every path with its content, None for folders. Equal for equal trees."""
+
+
+def platter(root: Node) -> tuple[object, ...]:
+    """Return all there is, synced or not: what tells two disks apart while the power is on."""
+    found: list[object] = []
+
+    def add(node: Node, path: str) -> None:
+        found.append((path, node.seen, node.kept, node.low, node.starts, node.lost))
+        for name in sorted(node.names.keys() | node.kept_names.keys()):
+            seen, kept = node.names.get(name), node.kept_names.get(name)
+            if seen is not None:
+                add(seen, f"{path}/{name}")
+            if kept is not seen:
+                found.append("kept")
+                if kept is not None:
+                    add(kept, f"{path}/{name}")
+
+    add(root, "")
+    return tuple(found)
+
+
+def dirty(root: Node) -> tuple[bool, bool]:
+    """Return whether contents, and whether names are unsynced."""
+    contents = names = False
+    left = [root]
+    while left:
+        node = left.pop()
+        contents = contents or node.seen is not node.kept
+        names = names or node.names != node.kept_names
+        left.extend(node.names.values())
+    return contents, names
+
+
+def looks(root: Node, how: "Crash", chance: Stream) -> Look:
+    """Return what is found after the power came back: as `after`, in short."""
+    found: list[tuple[str, bytes | None]] = []
+    content = _CONTENTS[how]
+
+    def add(node: Node, path: str) -> None:
+        for name, inner in _names(node, how, chance):
+            below = f"{path}/{name}" if path else name
+            if inner.folder:
+                found.append((below, None))
+                add(inner, below)
+            else:
+                found.append((below, content(_settled(inner) if inner.lost else inner, chance)))
+
+    add(root, "")
+    found.sort(key=lambda one: one[0])
+    return tuple(found)
+
+
+def built(look: Look) -> Node:
+    """Return the tree that looks so, with everything on the platter."""
+    folders = {"": Node(folder=True, mode=0o700)}
+    for path, body in look:
+        above, _, name = path.rpartition("/")
+        node = Node(folder=True, mode=0o700) if body is None else Node(folder=False, content=body)
+        folders[above].names[name] = folders[above].kept_names[name] = node
+        if body is None:
+            folders[path] = node
+    return folders[""]
+
+
 # ---- after a power cut ----
 
 
 def after(root: Node, how: Crash, chance: Stream) -> Node:
     """Return the tree that is found after the power came back. Only `MIXED` draws from `chance`."""
-    content = _CONTENTS[how]
-
-    def found(node: Node) -> Node:
-        if not node.folder:
-            if node.lost:
-                node = _settled(node)
-            return Node(folder=False, mode=node.mode, content=content(node, chance))
-        other = Node(folder=True, mode=node.mode)
-        other.names = {name: found(inner) for name, inner in _names(node, how, chance)}
-        other.kept_names = dict(other.names)
-        return other
-
-    return found(root)
+    return built(looks(root, how, chance))
 
 
 def _settled(node: Node) -> Node:

@@ -6,6 +6,7 @@ gives.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
@@ -52,7 +53,8 @@ class RecordingDisk:
     Faults: `full`, `read_only` and `broken` (reads and writes give an I/O error) hold while they are set; `failing_syncs` counts the next
     syncs of files that fail, and what they should have synced is lost (see `Node.lost`). `capacity` in bytes may change at any time.
     `cut_after`: the power goes once that many operations were done. `fail_at` and `fail_with`: the operation of that number (1 is the
-    first), and with `fail_on` all that follow, raise this error instead; a failed append leaves half of its data."""
+    first), and with `fail_on` all that follow, raise this error instead; a failed append leaves half of its data.
+    `watch` is called before every operation that changes something, when the disk is as a power cut would find it."""
 
     def __init__(self, root: Node | None = None, capacity: int = ENDLESS) -> None:
         self.root = root or Node(folder=True, mode=0o700)
@@ -65,6 +67,7 @@ class RecordingDisk:
         self.fail_on = False
         self.fail_with: type[FilesError] = Full
         self.dead = False
+        self.watch: Callable[[str], None] | None = None
         self.trace: deque[str] = deque(maxlen=_TRACE_LINES_MAX)
         self.used = sum(len(node.seen) for _, node in nodes(self.root)) if root else 0
 
@@ -151,6 +154,13 @@ class RecordingDisk:
         """See `TwinDisk.used_bytes`."""
         return self.used
 
+    def mode_of(self, path: str) -> int:
+        """Return the mode that a file or folder was made with. Raises `Missing`."""
+        folder, name = self._parent(path)
+        if name not in folder.names:
+            raise Missing(path, "no such file")
+        return folder.names[name].mode
+
     # ---- changing ----
 
     def make_folder(self, path: str) -> None:
@@ -171,24 +181,27 @@ class RecordingDisk:
     def replace(self, path: str, data: bytes, mode: int = 0o600) -> None:
         """See `Files.replace`. A power cut in the middle of it may leave a file `.NAME.new` behind, as on the real disk."""
         folder, name = self._parent(path)
-        new = f".{name}.new"
-        try:
-            self._change("replace", path)
-        except PowerCut:
-            if self.operations == self.cut_after:
-                folder.names[new] = Node(folder=False, mode=mode)
-                folder.names[new].write(data)
-            raise
-        self._room(path, len(data))
-        old, left = folder.names.get(name), folder.names.get(new)
+        old = folder.names.get(name)
         if old is not None and old.folder:
             raise PathRefused(path, "a folder")
-        if left is not None:
-            self.used -= len(left.seen)
-            folder.names.pop(new)
-            folder.kept_names.pop(new, None)
+        self._take_away(folder, f".{name}.new")
+        self._alive()
+        under_way = folder.names[f".{name}.new"] = Node(folder=False, mode=mode)
+        under_way.write(data)
+        try:
+            self._change("replace", path)
+            self._room(path, len(data))
+        except FilesError:
+            del folder.names[f".{name}.new"]
+            raise
+        del folder.names[f".{name}.new"]
         self.used += len(data) - (len(old.seen) if old else 0)
         folder.names[name] = folder.kept_names[name] = Node(folder=False, mode=mode, content=data)
+
+    def _take_away(self, folder: Node, name: str) -> None:
+        left = folder.names.pop(name, None)
+        folder.kept_names.pop(name, None)
+        self.used -= len(left.seen) if left else 0
 
     def appender(self, path: str, mode: int = 0o600) -> "RecordingAppender":
         """See `Files.appender`."""
@@ -267,6 +280,8 @@ class RecordingDisk:
     def _change(self, what: str, path: str) -> None:
         """Count one changing operation. Raises what it is to fail with."""
         self._alive()
+        if self.watch is not None:
+            self.watch(f"{what} {path}")
         if self.cut_after is not None and self.operations >= self.cut_after:
             self.dead = True
             raise PowerCut(f"before operation {self.operations + 1}: {what} {path}")

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from powercut_disk import Crash, SimDisk
 
 from edgewise.engine import identity
 from edgewise.engine.install import (
@@ -21,6 +20,7 @@ from edgewise.engine.limits import EngineLimits
 from edgewise.engine.trees import installed_trees, remove
 from edgewise.ports.files import Damaged, Full, PathRefused
 from edgewise.resources.artifact import Command, File, Variant
+from edgewise.twin.disk import Crash, RecordingDisk
 
 CONTENTS = {"bin/run": b"#!/bin/sh\n" * 30, "data/model": b"m" * 1000, "empty": b""}
 
@@ -61,7 +61,7 @@ SMALL = EngineLimits(install_chunk_bytes=100, install_sync_bytes=200, install_re
 
 
 def install(
-    disk: SimDisk, contents: dict[str, bytes] = CONTENTS, blobs: Blobs | None = None, limits: EngineLimits = SMALL
+    disk: RecordingDisk, contents: dict[str, bytes] = CONTENTS, blobs: Blobs | None = None, limits: EngineLimits = SMALL
 ) -> tuple[str, Blobs]:
     wanted, blobs = variant(contents), blobs or Blobs(contents)
     tree = plan(wanted).tree
@@ -70,7 +70,7 @@ def install(
 
 
 def test_a_variant_is_installed_whole_and_durable() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     heard: list[tuple[int, int]] = []
     wanted = variant()
     stage(disk, wanted, plan(wanted).tree, Blobs(), lambda done, total: heard.append((done, total)), limits=SMALL)
@@ -78,14 +78,14 @@ def test_a_variant_is_installed_whole_and_durable() -> None:
     assert installed_trees(after) == (plan(wanted).tree,)
     for path, data in CONTENTS.items():
         assert after.read(f"trees/{plan(wanted).tree}/{path}", 10_000) == data
-    assert after._node(f"trees/{plan(wanted).tree}/bin/run").mode == 0o755  # type: ignore[union-attr]
+    assert disk.mode_of(f"trees/{plan(wanted).tree}/bin/run") == 0o755
     assert heard[-1] == (1300, 1300)
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
     assert disk.list("staging") == ()
 
 
 def test_what_is_installed_is_not_fetched_again() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     tree, _ = install(disk)
     again, blobs = install(disk)
     assert again == tree
@@ -103,7 +103,7 @@ def test_the_name_of_a_tree_is_its_content() -> None:
 
 @pytest.mark.parametrize("cut_at", [1, 64, 65, 500, 1250])
 def test_a_download_goes_on_where_it_stopped(cut_at: int) -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     blobs = Blobs()
     blobs.cut_at = cut_at
     with pytest.raises(InstallTransient):
@@ -117,7 +117,7 @@ def test_a_download_goes_on_where_it_stopped(cut_at: int) -> None:
 
 
 def test_a_staged_part_that_went_bad_is_fetched_anew() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     blobs = Blobs()
     blobs.cut_at = 900
     with pytest.raises(InstallTransient):
@@ -130,7 +130,7 @@ def test_a_staged_part_that_went_bad_is_fetched_anew() -> None:
 
 
 def test_files_that_an_installed_tree_holds_are_copied_here() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     install(disk)
     more = {**CONTENTS, "new": b"n" * 10}
     tree, blobs = install(disk, more)
@@ -139,7 +139,7 @@ def test_files_that_an_installed_tree_holds_are_copied_here() -> None:
 
 
 def test_a_local_copy_that_went_bad_is_fetched_instead() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     tree, _ = install(disk)
     disk.replace(f"trees/{tree}/data/model", b"?" * 1000)
     other, blobs = install(disk, {**CONTENTS, "new": b"n"})
@@ -148,7 +148,7 @@ def test_a_local_copy_that_went_bad_is_fetched_instead() -> None:
 
 
 def test_a_flipped_byte_is_refused_and_nothing_of_it_stays() -> None:
-    disk, blobs = SimDisk(), Blobs()
+    disk, blobs = RecordingDisk(), Blobs()
     wanted = digest(CONTENTS["data/model"])
     blobs.blobs[wanted] = b"x" + CONTENTS["data/model"][1:]
     with pytest.raises(InstallUntrusted, match="data/model") as caught:
@@ -159,14 +159,14 @@ def test_a_flipped_byte_is_refused_and_nothing_of_it_stays() -> None:
 
 
 def test_more_bytes_than_were_signed_are_refused() -> None:
-    disk, blobs = SimDisk(), Blobs()
+    disk, blobs = RecordingDisk(), Blobs()
     blobs.blobs[digest(CONTENTS["data/model"])] += b"x"
     with pytest.raises(InstallUntrusted, match="more than"):
         install(disk, blobs=blobs)
 
 
 def test_fewer_bytes_may_come_later() -> None:
-    disk, blobs = SimDisk(), Blobs()
+    disk, blobs = RecordingDisk(), Blobs()
     blobs.blobs[digest(CONTENTS["data/model"])] = b"m" * 999
     with pytest.raises(InstallTransient, match="999 of 1000") as caught:
         install(disk, blobs=blobs)
@@ -175,7 +175,7 @@ def test_fewer_bytes_may_come_later() -> None:
 
 @pytest.mark.parametrize("room", [-1, 0])
 def test_room_is_checked_first_with_a_reserve(room: int) -> None:
-    disk, blobs = SimDisk(capacity=1300 + SMALL.install_reserve_bytes + room), Blobs()
+    disk, blobs = RecordingDisk(capacity=1300 + SMALL.install_reserve_bytes + room), Blobs()
     if room < 0:
         with pytest.raises(InstallTransient, match="not enough room"):
             install(disk, blobs=blobs)
@@ -225,11 +225,11 @@ def test_limits_of_a_plan(more: int, fine: bool) -> None:
 
 def test_a_tree_of_another_name_is_refused() -> None:
     with pytest.raises(InstallInvalid):
-        stage(SimDisk(), variant(), "0" * 32, Blobs())
+        stage(RecordingDisk(), variant(), "0" * 32, Blobs())
 
 
 def test_what_does_not_belong_in_the_staging_folder_is_not_installed() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     tree = plan(variant()).tree
     disk.make_folder(f"staging/{tree}/data/model")
     disk.make_folder(f"staging/{tree}/extra")
@@ -248,7 +248,7 @@ def test_an_error_of_the_source_passes_and_keeps_what_came() -> None:
         yield CONTENTS["bin/run"][offset : offset + 10]
         raise Lost
 
-    disk = SimDisk()
+    disk = RecordingDisk()
     with pytest.raises(Lost):
         stage(disk, variant(), plan(variant()).tree, source, limits=SMALL)
     _, blobs = install(disk)
@@ -256,7 +256,7 @@ def test_an_error_of_the_source_passes_and_keeps_what_came() -> None:
 
 
 def test_removal_keeps_what_is_to_be_kept() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     one, _ = install(disk)
     other, _ = install(disk, {"x": b"x"})
     disk.make_folder("staging/partial")
@@ -300,7 +300,7 @@ def certificates(serial: int) -> identity.Certificates:
 
 
 def test_an_identity_is_read_as_it_was_written() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     assert identity.read_identity(disk) is None
     assert identity.read_keys(disk) is None
     identity.write_keys(disk, KEYS)
@@ -312,11 +312,11 @@ def test_an_identity_is_read_as_it_was_written() -> None:
     identity.renew(disk, certificates(2))
     assert identity.read_certificates(disk) == certificates(2)
     for path in (identity.KEY_PATH, identity.CERTIFICATE_PATH, identity.SEALING_KEY_PATH):
-        assert disk._node(path).mode == 0o600  # type: ignore[union-attr]
+        assert disk.mode_of(path) == 0o600
 
 
 def test_the_certificate_file_is_what_tls_libraries_read() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     identity.write_keys(disk, KEYS)
     identity.complete_join(disk, certificates(1), b"")
     text = disk.read(identity.CERTIFICATE_PATH, 9999).decode()
@@ -326,7 +326,7 @@ def test_the_certificate_file_is_what_tls_libraries_read() -> None:
 
 @pytest.mark.parametrize("bad", [("", "x"), ("-----BEGIN CERTIFICATE-----", ""), ("no", "-----BEGIN CERTIFICATE-----")])
 def test_certificates_that_are_none_replace_nothing(bad: tuple[str, str]) -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     identity.complete_join(disk, certificates(1), b"")
     with pytest.raises(ValueError, match="certificate"):
         identity.renew(disk, identity.Certificates(agent="dev-1", certificate=bad[0], authority=bad[1]))
@@ -335,7 +335,7 @@ def test_certificates_that_are_none_replace_nothing(bad: tuple[str, str]) -> Non
 
 @pytest.mark.parametrize("path", [identity.KEY_PATH, identity.SEALING_KEY_PATH, identity.CERTIFICATE_PATH])
 def test_a_damaged_identity_is_said_to_be_without_its_content(path: str) -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     identity.write_keys(disk, KEYS)
     identity.complete_join(disk, certificates(1), b"r")
     disk.replace(path, b"secret garbage")
@@ -346,7 +346,7 @@ def test_a_damaged_identity_is_said_to_be_without_its_content(path: str) -> None
 
 
 def test_missing_parts_of_an_identity() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     identity.complete_join(disk, certificates(1), b"r")
     with pytest.raises(identity.IdentityDamaged, match="keys"):
         identity.read_identity(disk)
@@ -357,7 +357,7 @@ def test_missing_parts_of_an_identity() -> None:
 
 
 def test_forgetting_an_identity() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     identity.remove_identity(disk)
     identity.write_keys(disk, KEYS)
     identity.complete_join(disk, certificates(1), b"r")

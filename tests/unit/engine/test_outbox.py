@@ -5,11 +5,11 @@ import contextlib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from powercut_disk import Crash, PowerCut, SimDisk
 
 from edgewise.engine.limits import EngineLimits
 from edgewise.engine.outbox import LANES, Outbox, ReportLimits, open_outbox
 from edgewise.ports.files import Damaged, FilesError, Full, ReadOnly
+from edgewise.twin.disk import Crash, PowerCut, RecordingDisk
 from edgewise.wire.report import EventReport, Report, ReportAnswer
 
 SMALL = EngineLimits(outbox_segment_bytes=400, outbox_telemetry_bytes_max=2_000, outbox_reserve_numbers=4, outbox_item_bytes_max=600)
@@ -31,7 +31,7 @@ class Tokens:
         return low
 
 
-def opened(disk: SimDisk, tokens: Tokens | None = None, limits: EngineLimits = SMALL) -> Outbox:
+def opened(disk: RecordingDisk, tokens: Tokens | None = None, limits: EngineLimits = SMALL) -> Outbox:
     return open_outbox(disk, tokens or Tokens(), "session", limits)
 
 
@@ -49,7 +49,7 @@ def balanced(outbox: Outbox) -> None:
 
 
 def test_items_come_back_until_they_are_acknowledged() -> None:
-    outbox = opened(SimDisk())
+    outbox = opened(RecordingDisk())
     assert outbox.empty
     for number in range(5):
         outbox.append("events", item(number))
@@ -64,7 +64,7 @@ def test_items_come_back_until_they_are_acknowledged() -> None:
 
 
 def test_urgent_lanes_go_first_and_limits_hold() -> None:
-    outbox = opened(SimDisk())
+    outbox = opened(RecordingDisk())
     for lane in reversed(LANES):
         for number in range(3):
             outbox.append(lane, item(number))
@@ -75,7 +75,7 @@ def test_urgent_lanes_go_first_and_limits_hold() -> None:
 
 
 def test_a_restart_goes_on_with_numbers_marks_and_incarnation() -> None:
-    disk, tokens = SimDisk(), Tokens()
+    disk, tokens = RecordingDisk(), Tokens()
     outbox = opened(disk, tokens)
     for number in range(8):
         outbox.append("status", item(number))
@@ -92,7 +92,7 @@ def test_a_restart_goes_on_with_numbers_marks_and_incarnation() -> None:
 
 
 def test_segments_roll_and_go_when_all_of_them_is_acknowledged() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     outbox = opened(disk)
     for number in range(60):
         outbox.append("status", item(number))
@@ -108,7 +108,7 @@ def test_segments_roll_and_go_when_all_of_them_is_acknowledged() -> None:
 
 
 def test_over_budget_the_oldest_of_the_lane_are_dropped_and_counted() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     outbox = opened(disk)
     for number in range(200):
         outbox.append("telemetry", item(number))
@@ -124,7 +124,7 @@ def test_over_budget_the_oldest_of_the_lane_are_dropped_and_counted() -> None:
 
 def test_over_the_whole_budget_the_least_urgent_lane_gives() -> None:
     limits = EngineLimits(outbox_segment_bytes=400, outbox_bytes_max=6_000, outbox_item_bytes_max=600)
-    outbox = opened(SimDisk(), limits=limits)
+    outbox = opened(RecordingDisk(), limits=limits)
     for number in range(40):
         outbox.append("events", item(number))
         outbox.append("telemetry", item(number))
@@ -138,7 +138,7 @@ def test_over_the_whole_budget_the_least_urgent_lane_gives() -> None:
 def test_the_limit_of_an_item(size: int, kept: int) -> None:
     import msgspec
 
-    outbox = opened(SimDisk())
+    outbox = opened(RecordingDisk())
     room = SMALL.outbox_item_bytes_max - len(msgspec.msgpack.encode(item(1, 300))) + 300
     outbox.append("events", item(1, room + size))
     counts = outbox.counts()["events"]
@@ -149,7 +149,7 @@ def test_the_limit_of_an_item(size: int, kept: int) -> None:
 
 
 def test_a_mark_beyond_what_was_numbered_begins_a_new_incarnation_with_all_that_is_held() -> None:
-    disk, tokens = SimDisk(), Tokens()
+    disk, tokens = RecordingDisk(), Tokens()
     outbox = opened(disk, tokens)
     outbox.append("events", item(1))
     before = outbox.incarnation
@@ -160,7 +160,7 @@ def test_a_mark_beyond_what_was_numbered_begins_a_new_incarnation_with_all_that_
 
 
 def test_a_mark_that_is_old_or_of_an_unknown_lane_changes_nothing() -> None:
-    outbox = opened(SimDisk())
+    outbox = opened(RecordingDisk())
     for number in range(3):
         outbox.append("events", item(number))
     outbox.acknowledge(answer(events=2))
@@ -170,7 +170,7 @@ def test_a_mark_that_is_old_or_of_an_unknown_lane_changes_nothing() -> None:
 
 def test_a_lost_lane_or_name_begins_a_new_incarnation() -> None:
     for lost in ("outbox/status/00000001", "outbox/incarnation"):
-        disk, tokens = SimDisk(), Tokens()
+        disk, tokens = RecordingDisk(), Tokens()
         before = opened(disk, tokens).incarnation
         assert opened(disk, tokens).incarnation == before
         disk.remove(lost)
@@ -178,7 +178,7 @@ def test_a_lost_lane_or_name_begins_a_new_incarnation() -> None:
 
 
 def test_damage_loses_only_what_was_damaged_and_begins_a_new_incarnation() -> None:
-    disk, tokens = SimDisk(), Tokens()
+    disk, tokens = RecordingDisk(), Tokens()
     outbox = opened(disk, tokens)
     for number in range(5):
         outbox.append("events", item(number))
@@ -201,7 +201,7 @@ def test_damage_loses_only_what_was_damaged_and_begins_a_new_incarnation() -> No
 
 
 def test_numbers_of_telemetry_that_was_sent_and_lost_are_not_used_again() -> None:
-    disk, tokens = SimDisk(), Tokens()
+    disk, tokens = RecordingDisk(), Tokens()
     outbox = opened(disk, tokens)
     for number in range(3):
         outbox.append("telemetry", item(number))
@@ -220,7 +220,7 @@ def test_numbers_of_telemetry_that_was_sent_and_lost_are_not_used_again() -> Non
 
 
 def test_telemetry_is_synced_seldom_and_status_before_each_report() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     outbox = opened(disk, limits=EngineLimits())
     before = len([line for line in disk.trace if line.startswith("sync")])
     for number in range(12):
@@ -236,7 +236,7 @@ def test_telemetry_is_synced_seldom_and_status_before_each_report() -> None:
 
 @pytest.mark.parametrize("fault", [Full, ReadOnly, Damaged])
 def test_a_disk_that_takes_nothing_is_worked_around_in_memory(fault: type[FilesError]) -> None:
-    disk, tokens = SimDisk(), Tokens()
+    disk, tokens = RecordingDisk(), Tokens()
     outbox = opened(disk, tokens)
     outbox.append("status", item(0))
     outbox.flush()
@@ -262,7 +262,7 @@ def test_a_disk_that_takes_nothing_is_worked_around_in_memory(fault: type[FilesE
 
 
 def test_memory_is_bounded_while_the_disk_takes_nothing() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     outbox = opened(disk, limits=EngineLimits(outbox_memory_bytes_max=2_000))
     disk.fail_at, disk.fail_on, disk.fail_with = disk.operations + 1, True, ReadOnly
     for number in range(200):
@@ -275,7 +275,7 @@ def test_memory_is_bounded_while_the_disk_takes_nothing() -> None:
 
 
 def test_a_disk_that_was_read_only_from_the_start() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     disk.fail_at, disk.fail_on, disk.fail_with = 1, True, ReadOnly
     outbox = opened(disk)
     outbox.append("status", item(1))
@@ -283,7 +283,7 @@ def test_a_disk_that_was_read_only_from_the_start() -> None:
 
 
 def test_an_item_that_cannot_be_read_is_dropped_and_the_others_go() -> None:
-    disk, tokens = SimDisk(), Tokens()
+    disk, tokens = RecordingDisk(), Tokens()
     outbox = opened(disk, tokens)
     outbox._lanes["events"].append(b"\x81\xa4item\xa6future")
     outbox.append("events", item(2))
@@ -294,7 +294,7 @@ def test_an_item_that_cannot_be_read_is_dropped_and_the_others_go() -> None:
 
 
 def test_room_can_be_made_for_the_journal() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     outbox = opened(disk)
     for number in range(20):
         outbox.append("events", item(number))
@@ -305,7 +305,7 @@ def test_room_can_be_made_for_the_journal() -> None:
     counts = outbox.counts()
     assert counts["telemetry"].dropped > 0
     assert counts["events"].dropped == 0
-    empty = opened(SimDisk())
+    empty = opened(RecordingDisk())
     assert not empty.make_room()
 
 
@@ -340,7 +340,7 @@ happenings = st.one_of(
 
 class Story:
     def __init__(self) -> None:
-        self.disk, self.tokens, self.control = SimDisk(), Tokens(), ControlPlane()
+        self.disk, self.tokens, self.control = RecordingDisk(), Tokens(), ControlPlane()
         self.outbox = opened(self.disk, self.tokens)
         self.count = 0
         self.safe: set[str] = set()

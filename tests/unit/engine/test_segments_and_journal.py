@@ -4,7 +4,6 @@ import pytest
 from engine_rig import APP
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from powercut_disk import Crash, SimDisk
 
 from edgewise.engine import segments
 from edgewise.engine.journal import open_journal
@@ -12,6 +11,7 @@ from edgewise.engine.limits import EngineLimits
 from edgewise.engine.records import Broke, Record
 from edgewise.engine.segments import SegmentDamaged, SegmentNewer, frame, header, scan
 from edgewise.ports.files import Damaged, Full
+from edgewise.twin.disk import Crash, PowerCut, RecordingDisk
 
 payloads = st.lists(st.binary(max_size=60), max_size=12)
 
@@ -92,7 +92,7 @@ SMALL = EngineLimits(journal_compact_bytes=200, journal_compact_growth=2, journa
 
 
 def test_records_come_back_in_order() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     journal = open_journal(disk).journal
     for number in range(5):
         journal.append((record(number), record(number + 100)))
@@ -103,7 +103,7 @@ def test_records_come_back_in_order() -> None:
 
 def test_a_journal_that_is_there_is_synced_before_it_is_believed() -> None:
     """After a kill of the agent, its last append may be in memory only."""
-    disk = SimDisk()
+    disk = RecordingDisk()
     open_journal(disk).journal.append((record(1),))
     disk.appender("journal/00000001").append(frame(1, len(disk.read("journal/00000001", 9999)), 1, b"\x90"))
     open_journal(disk)
@@ -111,7 +111,7 @@ def test_a_journal_that_is_there_is_synced_before_it_is_believed() -> None:
 
 
 def test_compaction_leaves_one_segment_and_all_of_the_state() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     journal = open_journal(disk, SMALL).journal
     while not journal.wants_compaction:
         journal.append((record(1),))
@@ -125,7 +125,7 @@ def test_compaction_leaves_one_segment_and_all_of_the_state() -> None:
 @pytest.mark.parametrize("at", range(1, 7))
 @pytest.mark.parametrize("fault", [Full, Damaged])
 def test_a_failed_compaction_loses_nothing_that_comes_after(at: int, fault: type) -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     journal = open_journal(disk, SMALL).journal
     journal.append((record(1),))
     disk.fail_at, disk.fail_with = disk.operations + at, fault
@@ -143,7 +143,7 @@ def test_a_failed_compaction_loses_nothing_that_comes_after(at: int, fault: type
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_rename_that_worked_and_said_it_failed_does_not_win(after: int) -> None:
-    class Liar(SimDisk):
+    class Liar(RecordingDisk):
         lie = False
 
         def rename(self, source: str, target: str) -> None:
@@ -166,7 +166,7 @@ def test_a_rename_that_worked_and_said_it_failed_does_not_win(after: int) -> Non
 
 @pytest.mark.parametrize("operation", [1, 2])
 def test_a_failed_append_is_not_there_and_the_next_one_is(operation: int) -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     journal = open_journal(disk).journal
     journal.append((record(1),))
     disk.fail_at = disk.operations + operation
@@ -179,7 +179,7 @@ def test_a_failed_append_is_not_there_and_the_next_one_is(operation: int) -> Non
 
 
 def test_damage_in_the_middle_is_passed_over_and_said() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     journal = open_journal(disk).journal
     for number in range(3):
         journal.append((record(number),))
@@ -196,7 +196,7 @@ def test_damage_in_the_middle_is_passed_over_and_said() -> None:
 
 
 def test_a_journal_with_a_damaged_header_begins_anew_and_says_so() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     open_journal(disk).journal.append((record(1),))
     disk.replace("journal/00000001", b"x" * 100)
     opened = open_journal(disk)
@@ -207,7 +207,7 @@ def test_a_journal_with_a_damaged_header_begins_anew_and_says_so() -> None:
 
 
 def test_a_journal_of_a_newer_program_is_not_touched() -> None:
-    disk = SimDisk()
+    disk = RecordingDisk()
     open_journal(disk)
     newer = bytearray(header(1, 1))
     newer[4] = 9
@@ -219,7 +219,7 @@ def test_a_journal_of_a_newer_program_is_not_touched() -> None:
 
 
 def test_the_limit_of_the_journal() -> None:
-    journal = open_journal(SimDisk(), SMALL).journal
+    journal = open_journal(RecordingDisk(), SMALL).journal
     one = journal.size
     journal.append((record(1),))
     one = journal.size - one
@@ -233,9 +233,7 @@ def test_the_limit_of_the_journal() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(["append", "compact", "reopen"]), max_size=15), st.integers(0, 60), st.sampled_from(Crash))
 def test_whatever_is_cut_the_journal_is_a_prefix_that_holds_all_that_was_confirmed(story: list[str], cut: int, how: Crash) -> None:
-    from powercut_disk import PowerCut
-
-    disk = SimDisk()
+    disk = RecordingDisk()
     disk.cut_after = cut
     confirmed: list[Record] = []
     tried: list[Record] = []
