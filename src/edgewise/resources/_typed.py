@@ -191,7 +191,7 @@ class _Reader:
             return node.text
         if isinstance(meaning, int) and not isinstance(meaning, bool) and meaning in choices:
             return meaning
-        words = [f"0o{choice:o}" if isinstance(choice, int) else choice for choice in choices if choice != ""]
+        words = [_word(choice) for choice in choices if choice != ""]
         self._notes.add(
             node.place, path, f"{_short(node.text)!r} is none of {', '.join(words)}", nearest(node.text, words) if len(words) > 1 else ""
         )
@@ -252,6 +252,11 @@ def _choices(option: inspect.LiteralType | inspect.EnumType) -> tuple[str | int,
     if isinstance(option, inspect.LiteralType):
         return tuple(value for value in option.values if isinstance(value, str | int))
     return tuple(member.value for member in option.cls)
+
+
+def _word(choice: str | int) -> str:
+    """Return a choice as people write it: files' modes in octal."""
+    return choice if isinstance(choice, str) else f"0o{choice:o}" if choice > 7 else str(choice)
 
 
 def _is_null(node: Node) -> bool:

@@ -110,16 +110,21 @@ def _renamed(names: Iterable[str], wanted: list[str]) -> dict[str, str]:
 def _equipped(fleet: TwinFleet, workloads: Sequence[Workload], said: list[str]) -> TwinFleet:
     runtimes: dict[str, str] = {}
     peripherals: dict[str, None] = {}
-    known = {name for sort in fleet.classes for name in sort.capacity.runtimes}
     there = {name for sort in fleet.classes for name in sort.capacity.peripherals}
     for workload in workloads:
+        by_key: dict[str, list[Requirement]] = {}
         for requirement in _requirements(workload.spec.placement.selector):
-            name = requirement.key.removeprefix(_RUNTIME)
-            if requirement.key.startswith(_RUNTIME) and name not in known and requirement.operator not in _ABSENT:
-                runtimes[name] = _value((requirement,)) or "1.0"
+            if requirement.key.startswith(_RUNTIME) and requirement.operator not in _ABSENT:
+                by_key.setdefault(requirement.key, []).append(requirement)
+        for key, requirements in by_key.items():
+            name, met = key.removeprefix(_RUNTIME), Selector(match_expressions=tuple(requirements))
+            present = [sort.capacity.runtimes[name] for sort in fleet.classes if name in sort.capacity.runtimes]
+            value = _value(requirements)
+            if value is not None and not any(matches(met, {key: version}) for version in present):
+                runtimes[name] = value
         peripherals.update(dict.fromkeys(item.name for item in workload.spec.peripherals if item.name not in there))
     if runtimes:
-        said.append(f"all made-up devices have the runtime {', '.join(runtimes)}, as the change selects it")
+        said.append(f"all made-up devices have the runtime {_listed(runtimes)}, as the change selects it")
     if peripherals:
         said.append(f"all made-up devices have the peripheral {', '.join(peripherals)}, as the change needs it")
     if not (runtimes or peripherals):
@@ -136,6 +141,10 @@ def _equipped(fleet: TwinFleet, workloads: Sequence[Workload], said: list[str]) 
         for sort in fleet.classes
     )
     return msgspec.structs.replace(fleet, classes=classes)
+
+
+def _listed(runtimes: dict[str, str]) -> str:
+    return ", ".join(name if version == _GIVEN else f"{name} {version}" for name, version in runtimes.items())
 
 
 # ---- labels ----
