@@ -24,20 +24,20 @@ from edgewise.trust.rotation import RootChange, rotate_root
 from edgewise.trust.verify import FetchMissing, Untrusted, Wanted, trusted_set
 from edgewise.twin.kernel import Kernel, Ticket
 from edgewise.twin.link import Answered, Broken, Exchange, Outcome, Refused, Request
-from edgewise.twin.trust import TwinRepository, key_from
+from edgewise.twin.trust import MANIFEST_BYTES_MAX, TwinRepository, key_from
 from edgewise.twin.versions import made_version
 from edgewise.wire.desired import ArtifactTarget
 
-__all__ = ["EVIL", "MANIFEST_BYTES_MAX", "NAMESPACE", "RELEASED", "Adversary", "HostileLink", "Silent", "signer_of"]
+__all__ = ["EVIL", "NAMESPACE", "RELEASED", "Adversary", "HostileLink", "Silent", "signer_of"]
 
 RELEASED: Final = "released"
 """The device found what people released under the name that it was asked for, and nothing else."""
 EVIL: Final = "evil"
 """The device would run what nobody released. Never."""
 
-MANIFEST_BYTES_MAX: Final = 1_000_000
 _DAY: Final = 86_400.0
 _DEADLINE_SECONDS: Final = 30.0
+_MORE_THAN_ANY_LIMIT: Final = bytes(6_000_000)
 NAMESPACE: Final = "default"
 _ARTIFACT: Final = "inspector"
 _OPTIONS: Final = RepositoryOptions(root_keys=3, root_threshold=2, release_keys=3, release_threshold=2)
@@ -178,7 +178,7 @@ class Adversary:
 
 
 class HostileLink:
-    """The adversary as a device's `Link`."""
+    """The adversary as a device's `Link`, for `repository` and manifests."""
 
     def __init__(self, kernel: Kernel, adversary: Adversary) -> None:
         self._kernel = kernel
@@ -192,7 +192,7 @@ class HostileLink:
         if name in adversary.silent:
             return _Answering(self._kernel.after(_DEADLINE_SECONDS, lambda: done(Broken(kind="lost"))))
         if name in adversary.endless:
-            outcome = Answered(body=b" ", size=1 << 60)
+            outcome = Answered(body=_MORE_THAN_ANY_LIMIT)
         elif found is None:
             outcome = Refused(status=404, reason="NotFound")
         else:

@@ -24,13 +24,11 @@ Move = Callable[[Adversary], object]
 
 class Attack(msgspec.Struct, frozen=True, kw_only=True):
     """One attack. `threat` is the specification's name of it. Each of `moves` is followed by a look of the same device, which must answer
-    what stands beside it. `stolen`: the online keys were stolen, so people replace them before all is well again. `on_the_wire`: what the
-    last answer is where the device's HTTP client notices first."""
+    what stands beside it. `stolen`: the online keys were stolen, so people replace them before all is well again."""
 
     threat: str
     moves: tuple[tuple[Move, str], ...]
     stolen: bool = False
-    on_the_wire: str = ""
 
 
 def _both(*moves: Move) -> Move:
@@ -227,19 +225,11 @@ ATTACKS: Final[dict[str, Attack]] = {
         moves=(_FIRST, (_hold_back, RELEASED), (_keep_fresh, RELEASED), (_want_new, "UnknownTarget")),
         stolen=True,
     ),
-    "endless-timestamp": Attack(
-        threat="endless data", moves=(_FIRST, (_endless(lambda _: "timestamp.json"), "Mismatch")), on_the_wire="ProtocolBroken"
-    ),
-    "endless-root": Attack(
-        threat="endless data", moves=(_FIRST, (_endless(lambda _: "2.root.json"), "Mismatch")), on_the_wire="ProtocolBroken"
-    ),
-    "endless-snapshot": Attack(threat="endless data", moves=((_endless(_snapshot_name), "Mismatch"),), on_the_wire="ProtocolBroken"),
-    "endless-releases": Attack(
-        threat="endless data", moves=((_endless(lambda a: a.name_of("releases")), "Mismatch"),), on_the_wire="ProtocolBroken"
-    ),
-    "endless-manifest": Attack(
-        threat="endless data", moves=(_FIRST, (_endless(lambda a: a.wanted.digest), "Mismatch")), on_the_wire="ProtocolBroken"
-    ),
+    "endless-timestamp": Attack(threat="endless data", moves=(_FIRST, (_endless(lambda _: "timestamp.json"), "Mismatch"))),
+    "endless-root": Attack(threat="endless data", moves=(_FIRST, (_endless(lambda _: "2.root.json"), "Mismatch"))),
+    "endless-snapshot": Attack(threat="endless data", moves=((_endless(_snapshot_name), "Mismatch"),)),
+    "endless-releases": Attack(threat="endless data", moves=((_endless(lambda a: a.name_of("releases")), "Mismatch"),)),
+    "endless-manifest": Attack(threat="endless data", moves=(_FIRST, (_endless(lambda a: a.wanted.digest), "Mismatch"))),
     "slow-timestamp": Attack(threat="slow retrieval", moves=(_FIRST, (_slow(lambda _: "timestamp.json"), "Unreachable"))),
     "slow-root": Attack(threat="slow retrieval", moves=(_FIRST, (_slow(lambda _: "2.root.json"), "Unreachable"))),
     "slow-manifest": Attack(threat="slow retrieval", moves=(_FIRST, (_slow(lambda a: a.wanted.digest), "Unreachable"))),

@@ -6,7 +6,7 @@ simulated disk and link, in virtual time. What makes it quick is that reading a 
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -17,12 +17,12 @@ from tuf.api.metadata import Delegations, Root, Signed, Targets  # type: ignore[
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 from tuf.ngclient.config import EnvelopeType
 
-from edgewise.engine.install import failed
-from edgewise.engine.protocol import Failed
-from edgewise.engine.resolve import NotRunnable, Resolution, Resolved, WantedManifest, unresolved
-from edgewise.ports.files import FilesError
+from edgewise.engine.identity import ROOT_PATH
+from edgewise.engine.resolve import Resolution, Resolved, WantedManifest, resolution
+from edgewise.ports.files import Files
 from edgewise.ports.randomness import Randomness
 from edgewise.resources.artifact import ArtifactVersion
+from edgewise.resources.meta import Scalar
 from edgewise.trust.repository import (
     RepositoryOptions,
     accept_delegated,
@@ -32,13 +32,16 @@ from edgewise.trust.repository import (
     delegated_metadata,
     refresh_timestamp,
 )
-from edgewise.trust.verify import FetchMissing, Untrusted, Wanted
-from edgewise.twin.kernel import Kernel
-from edgewise.twin.link import Answered, Broken, Exchange, Link, Outcome, Refused, Request
+from edgewise.trust.verify import trusted_set
+from edgewise.twin.fetching import Resolve
+from edgewise.twin.surroundings import Contents
+from edgewise.wire.desired import ArtifactTarget
 
-__all__ = ["Resolving", "SharedChecks", "TwinRepository", "digest_of", "key_from"]
+__all__ = ["SharedChecks", "TwinRepository", "digest_of", "key_from", "verifying"]
 
-_NOT_FOUND: Final = 404
+MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024
+"""As in `AgentLimits`."""
+_ROOT_BYTES_MAX: Final = 512_000
 _KEPT_MAX: Final = 10_000
 """Files and signatures that `SharedChecks` remembers; beyond it begins anew, which costs time and changes nothing."""
 
@@ -87,10 +90,9 @@ class TwinRepository:
         """Sign the online roles again where they are due, as the control plane does every few hours."""
         self.files.update(refresh_timestamp(self.files, self.keys.online, now))
 
-    def answer(self, request: Request) -> Answered | Refused:
-        """Answer a request for a file of the repository or for a manifest."""
-        found = self.files.get(request.path) if request.purpose == "repository" else self.manifests.get(request.path)
-        return Refused(status=_NOT_FOUND, reason="NotFound") if found is None else Answered(body=found, size=len(found))
+    def file(self, name: str) -> bytes | None:
+        """Return what the control plane serves under a name."""
+        return self.files.get(name)
 
 
 class SharedChecks:
@@ -166,60 +168,23 @@ class _SharedSet(TrustedMetadataSet):
         super()._load_trusted_root(data)
 
 
-class Resolving:
-    """One device's `resolution` over its link. `asks` says who asks. `done` is called once, never from within the constructor, unless it is
-    abandoned: with what may run, or with what the engine is told."""
+def verifying(contents: Contents, checks: SharedChecks | None = None, *, manifest_bytes_max: int = MANIFEST_BYTES_MAX) -> Resolve:
+    """Return a `Resolve` for devices that verify: each believes the root that it pinned when it joined, which is on its disk. `contents`
+    has the manifests whose bytes a link does not carry."""
+    trusting = checks.trusting if checks is not None else trusted_set
 
-    def __init__(self, kernel: Kernel, link: Link, asks: Request, steps: Resolution, done: Callable[[Resolved | Failed], None]) -> None:
-        self._link = link
-        self._asks = asks
-        self._steps = steps
-        self._done = done
-        self._limit = 0
-        self._begins = kernel.after(0.0, lambda: self._go_on(None))
-        self._exchange: Exchange | None = None
+    def resolve(files: Files, artifact: ArtifactTarget, parameters: Mapping[str, Scalar], now: float) -> Resolution:
+        root = files.read(ROOT_PATH, _ROOT_BYTES_MAX)
+        steps = resolution(files, root, artifact, parameters, now, manifest_bytes_max=manifest_bytes_max, trusting=trusting)
+        data: bytes | None = None
+        while True:
+            try:
+                wanted = steps.send(data)
+            except StopIteration as ended:
+                resolved: Resolved = ended.value
+                return resolved
+            data = yield wanted
+            if data == b"" and isinstance(wanted, WantedManifest):
+                data = contents.content(wanted.digest)
 
-    def abandon(self) -> None:
-        """End it: `done` is not called any more."""
-        self._begins.cancel()
-        if self._exchange is not None:
-            self._exchange.abandon()
-        self._steps.close()
-
-    def _go_on(self, data: bytes | None) -> None:
-        try:
-            wanted = self._steps.send(data)
-        except StopIteration as ended:
-            self._done(ended.value)
-        except (Untrusted, NotRunnable, FetchMissing) as error:
-            self._done(unresolved(error))
-        except FilesError as error:
-            self._done(failed(error))
-        else:
-            self._ask(wanted)
-
-    def _ask(self, wanted: Wanted | WantedManifest) -> None:
-        match wanted:
-            case Wanted(name=name, limit=limit):
-                request = msgspec.structs.replace(self._asks, purpose="repository", path=name)
-            case WantedManifest(digest=name, limit=limit):
-                request = msgspec.structs.replace(self._asks, purpose="blob", path=name)
-        self._limit = limit
-        self._exchange = self._link.send(request, self._answered)
-
-    def _answered(self, outcome: Outcome) -> None:
-        match outcome:
-            case Answered() if max(len(outcome.body), outcome.size) > self._limit:
-                self._end("ProtocolBroken", f"the answer has more than {self._limit} bytes")
-            case Answered():
-                self._go_on(outcome.body)
-            case Refused(status=404):
-                self._go_on(None)
-            case Refused():
-                self._end("Refused", f"the control plane answers {outcome.status} {outcome.reason}")
-            case Broken():
-                self._end("Unreachable" if outcome.kind == "lost" else "ProtocolBroken", f"the connection was {outcome.kind}")
-
-    def _end(self, reason: str, message: str) -> None:
-        self._steps.close()
-        self._done(Failed(kind="transient", reason=reason, message=message))
+    return resolve

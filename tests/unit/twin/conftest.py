@@ -1,9 +1,14 @@
-"""Made-up results, for what is made of results."""
+"""Made-up results, for what is made of results; and lets the tests in this folder import their helpers."""
+
+import sys
+from pathlib import Path
 
 import pytest
 
 from edgewise.twin.kernel import Kernel
 from edgewise.twin.result import Counts, Moment, RolloutResult, RunResult, Violation, WorkloadResult
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 WORKLOAD = "default/inspector"
 NEW = f"{WORKLOAD} 2"

@@ -1,16 +1,24 @@
 """Every attack on the signed repository, against the code that verifies on devices."""
 
+import msgspec
 import pytest
+from device_rig import NAME, Control
 
-from edgewise.engine.protocol import Failed
-from edgewise.engine.resolve import resolution
-from edgewise.trust.verify import trusted_set
-from edgewise.twin.adversary import EVIL, MANIFEST_BYTES_MAX, RELEASED, Adversary, HostileLink
+from edgewise.engine.install import tree_of
+from edgewise.engine.resolve import unresolved
+from edgewise.resources.device import Capacity
+from edgewise.trust.verify import FetchMissing, Untrusted, trusted_set
+from edgewise.twin.adversary import EVIL, RELEASED, Adversary, HostileLink
 from edgewise.twin.attacks import ATTACKS
+from edgewise.twin.device import SimDevice, Surroundings
+from edgewise.twin.fleet import DeviceClass, TwinDevice
 from edgewise.twin.kernel import EPOCH, Kernel
-from edgewise.twin.link import Request
+from edgewise.twin.link import Answered
 from edgewise.twin.plain import PlainDisk
-from edgewise.twin.trust import Resolving, SharedChecks
+from edgewise.twin.plan import Profile
+from edgewise.twin.trust import SharedChecks, verifying
+from edgewise.wire.desired import DeviceDesired, InstanceDesired, Position
+from edgewise.wire.enrolment import JoinAnswer
 
 THREATS = {
     "arbitrary installation",
@@ -56,30 +64,100 @@ def test_an_attack_is_answered_and_leaves_nothing_behind(name, shared):
     assert adversary.look(disk, trusting) == RELEASED
 
 
-def _over_link(adversary: Adversary, disk: PlainDisk, checks: SharedChecks) -> str:
-    kernel, results = Kernel(1), []
-    steps = resolution(
-        disk, adversary.root, adversary.wanted, {}, adversary.now, manifest_bytes_max=MANIFEST_BYTES_MAX, trusting=checks.trusting
-    )
-    asks = Request(purpose="repository", agent="a", device="a")
-    Resolving(kernel, HostileLink(kernel, adversary), asks, steps, results.append)
-    assert results == []
-    kernel.run(60.0)
-    (result,) = results
-    return result.reason if isinstance(result, Failed) else adversary.judge(result)
+class Attacked(Control):
+    """A control plane that only remembers, with the adversary between it and the device."""
+
+    def __init__(self, kernel: Kernel, adversary: Adversary) -> None:
+        super().__init__(kernel, adversary)
+        self.adversary = adversary
+        self.hostile = HostileLink(kernel, adversary)
+
+    def send(self, request, done):
+        hostile = request.purpose == "repository" or (request.purpose == "blob" and request.path in self.adversary.names)
+        return self.hostile.send(request, done) if hostile else super().send(request, done)
+
+    def _answer(self, request):
+        if request.purpose != "join":
+            return super()._answer(request)
+        joined = JoinAnswer(agent="agent", certificate="c", authority="a", repository_root=self.adversary.root)
+        return Answered(body=msgspec.msgpack.encode(joined))
+
+    def _blob(self, request):
+        return Answered(size=1000)
+
+
+class Attackable(Adversary):
+    """What the device's surroundings ask of what is published."""
+
+    @property
+    def names(self) -> set[str]:
+        return {self.wanted.digest, *self.manifests}
+
+    def manifest(self, digest):
+        raise AssertionError("a device that verifies asks for no manifest that it did not check")
+
+    def content(self, digest):
+        raise AssertionError("the adversary's answers carry their bytes")
+
+
+class Victim:
+    """A simulated device that is told again and again what to run, each time as a new revision."""
+
+    def __init__(self) -> None:
+        self.kernel = Kernel(1)
+        self.adversary = Attackable(self.kernel.stream("adversary"), EPOCH)
+        self.control = Attacked(self.kernel, self.adversary)
+        self.answers: list[str] = []
+        verify = verifying(self.adversary, SharedChecks())
+
+        def resolve(*asked):
+            try:
+                resolved = yield from verify(*asked)
+            except (Untrusted, FetchMissing) as error:
+                self.answers.append(unresolved(error).reason)
+                raise
+            self.answers.append(self.adversary.judge(resolved))
+            return resolved
+
+        around = Surroundings(
+            self.kernel,
+            Profile(disk="plain", install="modelled", trust="tuf", report_seconds=0.0),
+            contents=self.adversary,
+            make_disk=lambda _name, _size: PlainDisk(),
+            resolve=resolve,
+        )
+        capacity = Capacity(disk=1 << 40, memory=1 << 30)
+        sort = DeviceClass(name="c", capacity=capacity, clock_drift_ppm=0.0)
+        self.device = SimDevice(around, TwinDevice(name="dev", site="s", device_class="c"), sort, self.control, token="secret")
+        self.device.power_on()
+        self.kernel.run(60.0)
+
+    def look(self) -> str:
+        """Tell the device what is wanted, give it time, and return what it said of it."""
+        self.kernel.run(max(self.kernel.now, self.adversary.now - EPOCH))
+        self.control.n += 1
+        revision = f"rev-{self.control.n}"
+        wanted = InstanceDesired(name=NAME, uid="u", epoch=1, revision=revision, artifact=self.adversary.wanted)
+        self.control.tell(DeviceDesired(device="dev", uid="u", position=Position(1, self.control.n), instances=(wanted,)))
+        self.answers.clear()
+        self.kernel.run(self.kernel.now + 400.0)
+        self.adversary.now = EPOCH + self.kernel.now
+        released = {tree_of(variant) for each in self.adversary.released.values() for variant in each.spec.manifest.variants}
+        assert {each.tree for each in self.device.running()} <= released
+        said = self.control.statuses()[NAME].status
+        answer = self.answers[-1] if self.answers else said.reason
+        assert answer != RELEASED or [each.revision for each in self.device.running()] == [revision]
+        return answer
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_is_answered_over_a_simulated_link(name):
-    attack, adversary, disk, checks = ATTACKS[name], _adversary(), PlainDisk(), SharedChecks()
-    for move, answer in attack.moves[:-1]:
-        move(adversary)
-        assert _over_link(adversary, disk, checks) == answer
-    move, answer = attack.moves[-1]
-    move(adversary)
-    assert _over_link(adversary, disk, checks) == (attack.on_the_wire or answer)
-    _relent(adversary, attack.stolen)
-    assert _over_link(adversary, disk, checks) == RELEASED
+def test_an_attack_is_answered_by_a_simulated_device(name):
+    attack, victim = ATTACKS[name], Victim()
+    for number, (move, answer) in enumerate(attack.moves):
+        move(victim.adversary)
+        assert victim.look() == answer, number
+    _relent(victim.adversary, attack.stolen)
+    assert victim.look() == RELEASED
 
 
 def test_the_judge_knows_evil():

@@ -9,29 +9,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgewise.engine.protocol import Failed
-from edgewise.engine.resolve import Resolved, resolution
+from edgewise.engine.resolve import WantedManifest
 from edgewise.ports.files import Full, Missing
-from edgewise.trust.verify import trusted_set
-from edgewise.twin.adversary import MANIFEST_BYTES_MAX, RELEASED, Adversary, HostileLink
+from edgewise.trust.verify import Untrusted
+from edgewise.twin.adversary import RELEASED, Adversary
 from edgewise.twin.disk import Crash, PowerCut, RecordingDisk
 from edgewise.twin.kernel import EPOCH, Kernel
-from edgewise.twin.link import Request
 from edgewise.twin.plain import PlainDisk
-from edgewise.twin.trust import Resolving, SharedChecks, TwinRepository
+from edgewise.twin.trust import SharedChecks, TwinRepository, verifying
 from edgewise.twin.versions import made_version
 
 REFUSALS = {"BadSignature", "Expired", "Malformed", "MetadataMissing", "Mismatch", "Refused", "RolledBack", "UnknownTarget"}
-ASKS = Request(purpose="report", agent="device-1", device="device-1")
 
 
 def _adversary(seed: int = 1) -> Adversary:
     return Adversary(Kernel(seed).stream("adversary"), EPOCH)
-
-
-def _resolving(kernel, adversary, disk, results, trusting=trusted_set):
-    steps = resolution(disk, adversary.root, adversary.wanted, {}, adversary.now, manifest_bytes_max=MANIFEST_BYTES_MAX, trusting=trusting)
-    return Resolving(kernel, HostileLink(kernel, adversary), ASKS, steps, results.append)
 
 
 def test_a_repository_is_the_same_for_the_same_seed():
@@ -40,54 +32,42 @@ def test_a_repository_is_the_same_for_the_same_seed():
     assert one.root != other.root
 
 
-def test_a_device_finds_what_was_released_over_its_link():
-    kernel, adversary, results = Kernel(1), _adversary(), []
-    _resolving(kernel, adversary, PlainDisk(), results)
-    assert results == []
-    kernel.run(10.0)
-    (result,) = results
-    assert isinstance(result, Resolved)
-    assert result.variant == adversary.released["1"].spec.manifest.variants[0]
+class Published:
+    """A run's contents, whose bytes the link does not carry."""
+
+    def __init__(self, adversary: Adversary) -> None:
+        self.adversary = adversary
+
+    def manifest(self, digest):
+        raise AssertionError("a device that verifies reads bytes")
+
+    def content(self, digest):
+        return self.adversary.manifests[digest]
 
 
-def test_what_is_abandoned_is_not_heard_of_again():
-    for after in (None, 0.0, 0.05):
-        kernel, results, disk = Kernel(1), [], PlainDisk()
-        resolving = _resolving(kernel, _adversary(), disk, results)
-        if after is not None:
-            kernel.run(after)
-        resolving.abandon()
-        before = kernel.called
-        kernel.run(100.0)
-        assert (results, kernel.called) == ([], before)
+def _resolve(adversary: Adversary, disk, checks=None):
+    steps = verifying(Published(adversary), checks)(disk, adversary.wanted, {}, adversary.now)
+    data = None
+    while True:
+        try:
+            wanted = steps.send(data)
+        except StopIteration as ended:
+            return ended.value
+        data = b"" if isinstance(wanted, WantedManifest) else adversary.get(wanted)
 
 
-@pytest.mark.parametrize(("way", "reason"), [("silent", "Unreachable"), ("full", "DiskFull"), ("missing", "MetadataMissing")])
-def test_what_passes_is_transient(way, reason):
-    kernel, adversary, disk, results = Kernel(1), _adversary(), RecordingDisk(), []
-    if way == "silent":
-        adversary.silent.add("timestamp.json")
-    elif way == "full":
-        disk.full = True
-    else:
-        del adversary.served["timestamp.json"]
-    _resolving(kernel, adversary, disk, results)
-    kernel.run(100.0)
-    assert [(each.kind, each.reason) for each in results] == [("transient", reason)]
-    disk.full = False
-    adversary.honest()
-    _resolving(kernel, adversary, disk, results)
-    kernel.run(200.0)
-    assert isinstance(results[-1], Resolved)
-
-
-def test_what_is_not_to_be_trusted_says_so():
-    kernel, adversary, results = Kernel(1), _adversary(), []
-    adversary.now += 4 * 86_400.0
-    _resolving(kernel, adversary, PlainDisk(), results)
-    kernel.run(10.0)
-    assert isinstance(results[0], Failed)
-    assert (results[0].kind, results[0].reason) == ("untrusted", "Expired")
+@pytest.mark.parametrize("checks", [None, SharedChecks()], ids=["each", "shared"])
+def test_a_device_believes_the_root_on_its_disk(checks):
+    adversary, disk = _adversary(), PlainDisk()
+    with pytest.raises(Missing):
+        _resolve(adversary, disk, checks)
+    disk.make_folder("identity")
+    disk.replace("identity/root.json", adversary.root)
+    assert adversary.judge(_resolve(adversary, disk, checks)) == RELEASED
+    disk.replace("identity/root.json", _adversary(2).root)
+    with pytest.raises(Untrusted) as refused:
+        _resolve(adversary, disk, checks)
+    assert refused.value.reason == "BadSignature"
 
 
 def test_a_repository_keeps_itself_fresh():
