@@ -46,7 +46,7 @@ def snapshot(
 ) -> None:
     """Write the fleet that runs into a file, as a twin: sites, devices and their past, what runs.
 
-    It holds no secrets: of Secrets and Configs their names only, no tokens, keys, addresses or annotations.
+    It holds no secrets: the names of Secrets and Configs only, no tokens, keys, addresses or annotations.
     """
     from edgewise.cli import output as printing
 

@@ -2,7 +2,7 @@
 
 snapshot(Seen(…), now) -> TwinFleet. Pure: what the operator API shows goes in, a fleet for `edgewise simulate --fleet` comes out. It is
 made field by field, so that what is not named here cannot slip through: no tokens, keys, certificates, addresses, annotations, messages,
-and of Configs and Secrets their names only.
+of Secrets their names only.
 """
 
 from collections import Counter, defaultdict
@@ -12,7 +12,6 @@ from typing import Final
 import msgspec
 
 from edgewise.resources.artifact import Artifact, ArtifactVersion
-from edgewise.resources.config import Config
 from edgewise.resources.device import Capacity, Device, DeviceHistory
 from edgewise.resources.instance import Instance
 from edgewise.resources.meta import Metadata, Name
@@ -94,7 +93,6 @@ def snapshot(seen: Seen, now: float, limits: SnapshotLimits = LIMITS) -> TwinFle
         artifacts=tuple(_artifact(each) for each in sorted(seen.artifacts, key=_key_of)),
         versions=_versions(seen, workloads, running, limits),
         workloads=workloads,
-        configs=_configs(workloads),
         secret_names=tuple(sorted({*seen.secret_names, *_secrets(workloads)})),
     )
 
@@ -245,12 +243,6 @@ def _versions(
         newest = len(line) - limits.versions_per_artifact
         kept += [each for number, each in enumerate(line) if number >= newest or f"{space}/{each.metadata.name}" in wanted]
     return tuple(ArtifactVersion(metadata=_named(each.metadata), spec=each.spec) for each in kept)
-
-
-def _configs(workloads: Iterable[Workload]) -> tuple[Config, ...]:
-    """Return an empty Config for each that is named: what it holds stays where it is."""
-    names = {(each.metadata.namespace, each.spec.config.name) for each in workloads if each.spec.config is not None}
-    return tuple(Config(metadata=Metadata(name=name, namespace=space)) for space, name in sorted(names))
 
 
 def _secrets(workloads: Iterable[Workload]) -> Iterator[str]:

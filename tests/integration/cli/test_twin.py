@@ -80,7 +80,8 @@ def test_a_snapshot_holds_the_fleet_and_says_what_next(grown, tools):
     assert [each.workload for device in fleet.devices for each in device.instances] == ["line-3/inspector"] * 2
     assert [each.metadata.name for each in fleet.versions] == ["inspector:1"]
     assert fleet.secret_names == ("line-3/rtsp", "line-3/spare")
-    assert [(each.metadata.name, each.spec.data) for each in fleet.configs] == [("settings", {})]
+    assert [each.spec.config.name for each in fleet.workloads] == ["settings"]
+    assert fleet.configs == ()
 
 
 def test_nothing_secret_is_in_a_snapshot(grown):

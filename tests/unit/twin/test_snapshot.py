@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewise.resources.artifact import Artifact, ArtifactSpec
-from edgewise.resources.config import Config
 from edgewise.resources.device import Accelerator, Capacity, Device, DeviceHistory, DeviceSpec, DeviceStatus
 from edgewise.resources.instance import Instance, InstanceSpec, InstanceStatus
 from edgewise.resources.meta import Condition, Metadata
@@ -289,10 +288,10 @@ def test_versions_that_run_have_an_alias_or_are_asked_for_are_kept_beside_the_ne
     assert kept == ["0", "1", "2", "4", "5", *map(str, range(20 - LIMITS.versions_per_artifact, 20))]
 
 
-def test_configs_and_secrets_are_names():
+def test_of_configs_and_secrets_there_are_names():
     spec = {"config": NameReference(name="settings"), "secrets": (NameReference(name="rtsp"),)}
     fleet = snapshot(Seen(devices=(device("a"),), workloads=(workload(**spec),), secret_names=("shop/other",)), NOW)
-    assert fleet.configs == (Config(metadata=Metadata(name="settings", namespace="shop")),)
+    assert fleet.configs == ()
     assert fleet.secret_names == ("shop/other", "shop/rtsp")
 
 
