@@ -11,6 +11,7 @@ from edgewise.cli import (
     log_commands,
     resource_commands,
     rollout_commands,
+    simulate_command,
     token_commands,
     twin_commands,
     up_command,
@@ -34,5 +35,6 @@ log_commands.register(app)
 rollout_commands.register(app)
 device_commands.register(app)
 twin_commands.register(app)
+simulate_command.register(app)
 context_commands.register(app)
 info_commands.register(app)

@@ -35,7 +35,6 @@ _NOTE: Final = 0.175
 
 _DOTS_PER_INCH: Final = 150
 _STEPS: Final = 400
-_VERSIONS_MAX: Final = 6
 _ROLLOUTS_MAX: Final = 6
 _FAULTS_MAX: Final = 8
 _WORDS_MAX: Final = 3
@@ -53,7 +52,12 @@ _GREY: Final = "#6F7680"
 _INK: Final = "#20262E"
 _FAINT: Final = "#E4E7EB"
 
-_LINES: Final = ((_BLUE, "-"), (_GREY, (0, (5, 2))), (_PURPLE, "-."), (_GREEN, (0, (1, 1.2))), (_ORANGE, "--"), (_SKY, "-"))
+_NEW_LINES: Final = ((_BLUE, "-"), (_PURPLE, "-."), (_GREEN, (0, (1, 1.2))), (_RED, (0, (4, 1, 1, 1, 1, 1))))
+_OLD_LINES: Final = ((_GREY, (0, (5, 2))), ("#A5ABB3", (0, (2, 1.5))), (_ORANGE, (0, (5, 2))))
+"""Colour and dashes of the versions that the change moves to, and of those that were there before."""
+
+_Dashes = str | tuple[float, tuple[float, ...]]
+
 _STATES: Final = {
     "Succeeded": (_GREEN, "succeeded"),
     "RolledBack": (_RED, "rolled back"),
@@ -226,7 +230,7 @@ def _versions(panel: "Axes", results: Sequence[RunResult], shown: RunResult, clo
     times = [clock(at) for at in grid]
     new = {f"{workload} {version}" for workload, version in rollouts_of(shown)}
     handles: list[Artist] = []
-    for (colour, dashes), name in zip(_LINES, _version_names(shown), strict=False):
+    for name, (colour, dashes) in _version_lines(shown).items():
         handles += panel.step(
             times, _curve(shown, name, grid), where="post", color=colour, linestyle=dashes, linewidth=2.0, label=_short(name)
         )
@@ -256,18 +260,19 @@ def _caption(panel: "Axes", text: str) -> None:
     panel.set_title(text, loc="left", fontsize=9, color=_GREY, pad=4)
 
 
-def _version_names(shown: RunResult) -> list[str]:
-    """Return the versions to draw, those of the change first: what it moves to, then what was there."""
+def _version_lines(shown: RunResult) -> "dict[str, tuple[str, _Dashes]]":
+    """Return the versions to draw and their lines: what the change moves to first, then what was there."""
     seen = {name for counts in shown.counts for name in counts.versions}
     new = [f"{workload} {version}" for workload, version in rollouts_of(shown)]
     changed = {workload for workload, _ in rollouts_of(shown)}
     old = sorted(name for name in seen if name not in new and (name.rpartition(" ")[0] in changed or not changed))
-    return [*[name for name in new if name in seen], *old][:_VERSIONS_MAX]
+    lines: dict[str, tuple[str, _Dashes]] = dict(zip((name for name in new if name in seen), _NEW_LINES, strict=False))
+    return lines | dict(zip(old, _OLD_LINES, strict=False))
 
 
 def _short(name: str) -> str:
-    """Return WORKLOAD VERSION without the namespace that nobody chose."""
-    return name.removeprefix("default/")
+    """Return WORKLOAD VERSION without the namespace, which would fill the room that there is."""
+    return name.partition("/")[2] or name
 
 
 def _curve(result: RunResult, name: str, grid: Sequence[float]) -> list[float]:
@@ -417,7 +422,7 @@ def _subtitle(report: Report, shown: RunResult) -> str:
     subject = report.about
     count = len(report.runs)
     parts = [
-        f"{units.amount(subject.devices)} devices at {units.amount(subject.sites)} sites",
+        f"{units.amount(subject.devices)} devices at {units.amount(subject.sites)} sites" if subject.devices else "random fleets",
         f"scenario {subject.scenario}",
         f"{count} runs; lines: the median run (seed {shown.seed})" if count > 1 else f"one run, seed {shown.seed}",
     ]

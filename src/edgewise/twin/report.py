@@ -10,18 +10,35 @@ from typing import Final, Literal
 
 import msgspec
 
+from edgewise.resources.artifact import Artifact
+from edgewise.resources.workload import Workload
 from edgewise.twin.distributions import Distributions, Spread, change_seconds, distributions, rollouts_of, spread, words
+from edgewise.twin.expected import workload_key
 from edgewise.twin.fleet import TwinFleet
 from edgewise.twin.plan import Plan
 from edgewise.twin.rehearsal import LostRun, Rehearsal
 from edgewise.twin.result import RunResult, Violation
 
-__all__ = ["About", "Comparison", "ComparisonRow", "Report", "RunSummary", "about", "compare", "hash_over", "is_clear", "report_of"]
+__all__ = [
+    "About",
+    "Comparison",
+    "ComparisonRow",
+    "Report",
+    "RunSummary",
+    "about",
+    "change_words",
+    "compare",
+    "hash_over",
+    "is_clear",
+    "report_of",
+]
 
 VERSION: Final = 1
 """Version of the JSON of `Report` and `Comparison`; it grows when a field changes its meaning or goes."""
 
 Unit = Literal["seconds", "devices", "bytes", "minutes", "watt-hours", "share"]
+
+_CHANGES_MAX: Final = 2
 
 _CLEAR: Final = 0.01
 """How improbable a difference must be by chance alone to be called clear."""
@@ -101,19 +118,46 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     rows: tuple[ComparisonRow, ...]
 
 
-def about(plan: Plan, change: str, *, sources: Sequence[str] = (), fleet: str = "", assumptions: Sequence[str] = ()) -> About:
-    """Return what `plan` rehearses."""
+def about(
+    plan: Plan, change: str, *, sources: Sequence[str] = (), fleet: str = "", assumptions: Sequence[str] = (), devices: bool = True
+) -> About:
+    """Return what `plan` rehearses. Without `devices`, nothing is said of the fleet: each run has its own."""
     return About(
         change=change,
         scenario=plan.scenario.name,
         scenario_description=plan.scenario.description,
         sources=tuple(sources),
-        devices=len(plan.fleet.devices),
-        sites=len(plan.fleet.sites),
-        classes=_classes(plan.fleet),
+        devices=len(plan.fleet.devices) if devices else 0,
+        sites=len(plan.fleet.sites) if devices else 0,
+        classes=_classes(plan.fleet) if devices else {},
         fleet=fleet,
         assumptions=tuple(assumptions),
     )
+
+
+def change_words(plan: Plan) -> str:
+    """Return in a few words what the operator does in `plan`: which workloads go from what to what."""
+    runs = {workload_key(workload): _reference(workload) for workload in plan.fleet.workloads}
+    said: list[str] = []
+    for act in plan.acts:
+        match act.apply:
+            case Workload():
+                key, coming = workload_key(act.apply), _reference(act.apply)
+                before = runs.get(key)
+                said.append(
+                    f"{key} {coming}, new" if before is None else f"{key} {before} to {coming}" if before != coming else f"{key} changes"
+                )
+                runs[key] = coming
+            case Artifact():
+                said += [f"{alias} of {act.apply.metadata.name} to {version}" for alias, version in sorted(act.apply.spec.aliases.items())]
+            case _:
+                said += [f"{act.delete} goes"] if act.delete else []
+    more = f" and {len(said) - _CHANGES_MAX} more" if len(said) > _CHANGES_MAX else ""
+    return ", ".join(said[:_CHANGES_MAX]) + more if said else "no change"
+
+
+def _reference(workload: Workload) -> str:
+    return workload.spec.artifact.version or workload.spec.artifact.alias or ""
 
 
 def _classes(fleet: TwinFleet) -> dict[str, int]:

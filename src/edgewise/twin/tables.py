@@ -67,7 +67,7 @@ def _report(report: Report) -> "Iterator[RenderableType]":
         yield _figures(report.figures)
         if report.figures.rollouts:
             yield ""
-            yield _rollouts(report.figures.rollouts)
+            yield _rollouts(report.figures.rollouts, several=len(report.runs) > 1)
     yield from _words(report)
     yield from _footer(report)
 
@@ -80,6 +80,8 @@ def _heading(subject: About, report: Report) -> "Iterator[RenderableType]":
 
 
 def _fleet(subject: About) -> str:
+    if not subject.devices:
+        return "a fleet of its own in every run"
     sites = f"{units.amount(subject.sites)} site{'s' * (subject.sites != 1)}"
     return f"{units.amount(subject.devices)} device{'s' * (subject.devices != 1)} at {sites}" + (
         f" ({subject.fleet})" if subject.fleet else ""
@@ -114,10 +116,12 @@ def _grid(*titles: str, first: str = "") -> "Table":
 
 
 def _figures(figures: Distributions) -> "Table":
-    table = _grid("p5", "p50", "p95", first=f"over {figures.runs} run{'s' * (figures.runs != 1)}")
+    several = figures.runs > 1
+    table = _grid("p5", "p50", "p95", first=f"over {figures.runs} runs") if several else _grid("", first="in this run")
 
     def row(name: str, of: Spread, say: _Say) -> None:
-        table.add_row(name, *_cells(of, say))
+        cells = _cells(of, say)
+        table.add_row(name, *(cells if several else cells[:1]))
 
     if figures.change_seconds is not None:
         row("the change takes", figures.change_seconds, units.duration)
@@ -133,7 +137,7 @@ def _figures(figures: Distributions) -> "Table":
     for site, of in sites[:_SITES_MAX]:
         row(f"over the link of {site}", of, units.bytes_)
     if len(sites) > _SITES_MAX:
-        table.add_row(f"   and {len(sites) - _SITES_MAX} more sites, each less (-o json has all)", "", "", "")
+        table.add_row(f"   and {len(sites) - _SITES_MAX} more sites, each less (-o json has all)")
     return table
 
 
@@ -141,19 +145,19 @@ def _cells(of: Spread, say: _Say) -> list[str]:
     return [_NEVER if value is None else say(value) for value in (of.p5, of.p50, of.p95)]
 
 
-def _rollouts(outcomes: Sequence[RolloutOutcome]) -> "Table":
+def _rollouts(outcomes: Sequence[RolloutOutcome], *, several: bool) -> "Table":
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold", expand=True)
     table.add_column("rollout", ratio=2)
-    table.add_column("ended in so many runs as", ratio=3)
+    table.add_column("ended in so many runs as" if several else "ended as", ratio=3)
     table.add_column("devices touched", justify="right", no_wrap=True)
     table.add_column("goes back after", justify="right", no_wrap=True)
     for outcome in outcomes:
         often = sorted(outcome.states.items(), key=lambda item: (-item[1], item[0]))
-        states = Text(", ").join(Text(f"{state} {count}", style=_state_style(state)) for state, count in often)
+        states = Text(", ").join(Text(f"{state} {count}" if several else state, style=_state_style(state)) for state, count in often)
         table.add_row(f"{outcome.workload} {outcome.version}", states, _range(outcome.devices_touched, units.amount), _back(outcome))
     return table
 
