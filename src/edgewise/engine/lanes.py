@@ -52,6 +52,8 @@ class Lane:
         self._sizes: dict[int, int] = {}
         self._writer: segments.SegmentWriter | None = None
         self._pending: list[_Pending] = []
+        self._skip = (0, 0)  # segment and offset: what stands there before it is acknowledged
+        self._taken = (0, 0, 0)  # segment, number and end of the last item that was taken
         self._number = 0
         self._unsynced = False
         self.problem: FilesError | None = None
@@ -121,6 +123,7 @@ class Lane:
             item = self._pending[0]
             try:
                 writer = self._ready()
+                self._begin_reading_at(writer)
                 writer.append(_ITEM, item.number.to_bytes(_NUMBER_BYTES, "little") + item.payload)
             except FilesError as error:
                 self._broken(error)
@@ -130,6 +133,11 @@ class Lane:
             self._note(writer.number, item.number)
             self._unsynced = True
             del self._pending[0]
+
+    def _begin_reading_at(self, writer: segments.SegmentWriter) -> None:
+        """Remember where the first item of a segment stands that waits, so that nothing before it is read again."""
+        if self._skip[0] != writer.number and not any(run.segment == writer.number and run.last > self._state.mark for run in self._runs):
+            self._skip = (writer.number, writer.size)
 
     def _note(self, segment: int, number: int) -> None:
         run = self._runs[-1] if self._runs else None
@@ -254,6 +262,7 @@ class Lane:
             self._broken(error)
             return False
         self._runs, self._unsynced, self._sizes[self._number] = [], False, self._writer.size
+        self._skip, self._taken = (0, 0), (0, 0, 0)
         self._durable_ceiling = self._state.ceiling
         return True
 
@@ -279,6 +288,9 @@ class Lane:
             return
         acknowledged = self._state.acknowledged + self._count(self._state.mark, mark)
         self._state = msgspec.structs.replace(self._state, mark=mark, acknowledged=acknowledged)
+        segment, number, end = self._taken
+        if segment and number <= mark:
+            self._skip = (segment, end)
         self._pending = [item for item in self._pending if item.number > mark]
         keep = {run.segment for run in self._runs if run.last > mark} | {self._number}
         done = [number for number in self._sizes if number not in keep]
@@ -314,13 +326,15 @@ class Lane:
         chosen: list[bytes] = []
         first = after = 0
         size = 0
-        for number, payload in self._waiting():
+        self._taken = (0, 0, 0)
+        for number, payload, place in self._waiting():
             if (number > self._durable_ceiling and not self.unbounded) or (chosen and number != after + 1):
                 break
             if chosen and (len(chosen) >= items_max or size + len(payload) > bytes_max):
                 break
             chosen.append(payload)
             first, after, size = first or number, number, size + len(payload)
+            self._taken = place
         return first, chosen
 
     def reserve(self) -> bool:
@@ -334,23 +348,32 @@ class Lane:
         self._state = msgspec.structs.replace(self._state, ceiling=old.ceiling)
         return False
 
-    def _waiting(self) -> Iterator[tuple[int, bytes]]:
+    def _waiting(self) -> Iterator[tuple[int, bytes, tuple[int, int, int]]]:
+        """Yield what waits: number, payload, and where it stands."""
         for run in self._runs:
             if run.last > self._state.mark:
                 yield from self._items(run)
         for item in self._pending:
             if item.number > self._state.mark:
-                yield item.number, item.payload
+                yield item.number, item.payload, (0, 0, 0)
 
-    def _items(self, run: _Run) -> Iterator[tuple[int, bytes]]:
+    def _items(self, run: _Run) -> Iterator[tuple[int, bytes, tuple[int, int, int]]]:
         try:
-            scanned = segments.load(self._files, segments.path_of(self._folder, run.segment), self.rules.use, self._read_limit())
+            frames = self._frames(run.segment)
         except (FilesError, segments.SegmentError):
             return
-        for frame in scanned.frames if scanned else ():
+        for frame in frames:
             number = int.from_bytes(frame.payload[:_NUMBER_BYTES], "little") if frame.kind == _ITEM else 0
             if max(run.first, self._state.mark + 1) <= number <= run.last:
-                yield number, frame.payload[_NUMBER_BYTES:]
+                yield number, frame.payload[_NUMBER_BYTES:], (run.segment, number, frame.end)
+
+    def _frames(self, segment: int) -> tuple[segments.Frame, ...]:
+        """Return the frames of a segment, without those that are known to be of no more use. Raises `FilesError`, `SegmentError`."""
+        path = segments.path_of(self._folder, segment)
+        if self._skip[0] == segment:
+            return segments.scan_from(self._files.read_at(path, self._skip[1], self._read_limit()), self._skip[1], segment)
+        scanned = segments.load(self._files, path, self.rules.use, self._read_limit())
+        return scanned.frames if scanned else ()
 
     def _read_limit(self) -> int:
         return self._limits.outbox_segment_bytes + self._limits.outbox_item_bytes_max + 65_536

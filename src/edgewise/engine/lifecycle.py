@@ -262,9 +262,9 @@ def broke(live: Live, name: Slot, step: Step) -> Live:
     return give_up(live, name, slot.release, step)
 
 
-def wake(slot: SlotView) -> float | None:
-    """Return when something of this slot is due (monotonic), or None."""
-    times = [slot.due if slot.phase is not SlotPhase.STOPPING or not slot.job else None, probes.wake(slot)]
+def wake(slot: SlotView, *, probed: bool = True) -> float | None:
+    """Return when something of this slot is due (monotonic), or None; `probed` says whether probes count."""
+    times = [slot.due if slot.phase is not SlotPhase.STOPPING or not slot.job else None, probes.wake(slot) if probed else None]
     if slot.activation_failures and not slot.active and not slot.activation and slot.phase is SlotPhase.UP:
         times.append(slot.activation_due)
     return min((at for at in times if at is not None), default=None)

@@ -3,7 +3,7 @@
 A step goes: the event is taken in, every instance takes its next steps until nothing moves, leftovers are removed, changes are reported.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, assert_never
 
 from edgewise.engine import converge, garbage, lifecycle, probes, recovery, reports, update
@@ -233,12 +233,13 @@ def _instance(live: Live, step: Step) -> Live:
 # ---- for the shell ----
 
 
-def next_wake(state: State) -> float | None:
-    """Return when to send the next `Tick` (monotonic; a time in the past means at once), or None when only an event can matter."""
+def next_wake(state: State, unprobed: Collection[str] = ()) -> float | None:
+    """Return when to send the next `Tick` (monotonic; a time in the past means at once), or None when only an event can matter.
+    `unprobed`: the launches whose probes are left out, because whoever asks knows that they would pass (a simulation does)."""
     if state.left or state.observed_at is None:
         return None
     step = Step(state, Now(wall=0.0, monotonic=0.0))
-    times: list[float | None] = [_instance_wake(live, step) for live in state.live.values()]
+    times: list[float | None] = [_instance_wake(live, step, unprobed) for live in state.live.values()]
     if not state.fetching and not state.removing:
         times.append(state.remove_due)
     if state.behind:
@@ -251,7 +252,7 @@ def next_wake(state: State) -> float | None:
     return min([*ahead, state.storage.retry_at])
 
 
-def _instance_wake(live: Live, step: Step) -> float | None:
+def _instance_wake(live: Live, step: Step, unprobed: Collection[str]) -> float | None:
     want = step.desired(live)
     until = converge.exclusive_until(live, want, step)
     held = any(slot.phase in (*lifecycle.RUNS, SlotPhase.WAITING) for slot in live.slots.values())
@@ -259,7 +260,7 @@ def _instance_wake(live: Live, step: Step) -> float | None:
         update.wake(live, want, step.kept(live), step.limits),
         until if held else None,
         0.0 if live.removed else None,
-        *(lifecycle.wake(slot) for slot in live.slots.values()),
+        *(lifecycle.wake(slot, probed=slot.launch_id not in unprobed) for slot in live.slots.values()),
     ]
     return min((time for time in times if time is not None), default=None)
 

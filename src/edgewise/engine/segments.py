@@ -81,13 +81,23 @@ def scan(data: bytes, use: int) -> Scanned:
         raise SegmentDamaged("the header is damaged")
     if magic != _MAGIC or version != VERSION or found_use != use:
         raise SegmentNewer(f"a segment of version {version} for use {found_use}, not {VERSION} for {use}")
+    return _scanned(data, 0, HEADER_BYTES, number)
+
+
+def scan_from(data: bytes, offset: int, number: int) -> tuple[Frame, ...]:
+    """Return the whole frames of a part of segment `number` that begins with a frame, at `offset`."""
+    return _scanned(data, offset, offset, number).frames
+
+
+def _scanned(data: bytes, base: int, start: int, number: int) -> Scanned:
+    """Scan `data`, which stands at `base`, from the frame at `start` on."""
     frames: list[Frame] = []
-    offset = good = HEADER_BYTES
-    damaged = 0
-    while offset < len(data):
-        found = _frame_at(data, offset, number)
+    offset = good = start
+    end, damaged = base + len(data), 0
+    while offset < end:
+        found = _frame_at(data, base, offset, number)
         if found is None:
-            after = _next_frame(data, offset + 1, number)
+            after = _next_frame(data, base, offset + 1, number)
             if after is None:
                 break
             damaged += after - offset
@@ -95,27 +105,28 @@ def scan(data: bytes, use: int) -> Scanned:
             continue
         frames.append(found)
         offset = good = found.end
-    return Scanned(number=number, frames=tuple(frames), good=good, torn=len(data) - good, damaged=damaged)
+    return Scanned(number=number, frames=tuple(frames), good=good, torn=end - good, damaged=damaged)
 
 
-def _frame_at(data: bytes, offset: int, number: int) -> Frame | None:
-    if len(data) - offset < FRAME_BYTES:
+def _frame_at(data: bytes, base: int, offset: int, number: int) -> Frame | None:
+    at = offset - base
+    if len(data) - at < FRAME_BYTES:
         return None
-    length, checksum, kind = _FRAME.unpack_from(data, offset)
-    end = offset + FRAME_BYTES + length
+    length, checksum, kind = _FRAME.unpack_from(data, at)
+    end = at + FRAME_BYTES + length
     if end > len(data):
         return None
-    payload = data[offset + FRAME_BYTES : end]
-    return Frame(kind, payload, end) if _checksum(number, offset, kind, payload) == checksum else None
+    payload = data[at + FRAME_BYTES : end]
+    return Frame(kind, payload, base + end) if _checksum(number, offset, kind, payload) == checksum else None
 
 
-def _next_frame(data: bytes, offset: int, number: int) -> int | None:
+def _next_frame(data: bytes, base: int, offset: int, number: int) -> int | None:
     """Return where the next whole frame begins. Zeros never begin one."""
-    for at in range(offset, len(data) - FRAME_BYTES + 1):
+    for at in range(offset - base, len(data) - FRAME_BYTES + 1):
         if data[at] or data[at + 4]:
-            found = _frame_at(data, at, number)
+            found = _frame_at(data, base, base + at, number)
             if found is not None:
-                return at
+                return base + at
     return None
 
 

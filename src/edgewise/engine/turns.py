@@ -67,7 +67,7 @@ class Shell(Protocol[S_contra]):
 class Turns(Generic[S]):
     """Runs one engine, one `turn` at a time."""
 
-    __slots__ = ("_clock", "_deferred", "_engine", "_failures", "_limits", "_retry_at", "_shell", "state")
+    __slots__ = ("_asked", "_clock", "_deferred", "_engine", "_failures", "_limits", "_retry_at", "_shell", "_wake", "state")
 
     def __init__(self, engine: Engine[S], state: S, shell: Shell[S], clock: Clock, limits: LinkLimits) -> None:
         self._engine = engine
@@ -78,6 +78,8 @@ class Turns(Generic[S]):
         self._deferred: deque[Event] | None = None
         self._failures = 0
         self._retry_at = 0.0
+        self._asked: S | None = None
+        self._wake: float | None = None
 
     @property
     def deferred(self) -> tuple[Event, ...]:
@@ -86,13 +88,19 @@ class Turns(Generic[S]):
 
     def wake(self) -> float | None:
         """Return when the next `turn` without an event is due (monotonic), or None."""
-        return self.wake_after(self._engine.next_wake(self.state))
-
-    def wake_after(self, wake: float | None) -> float | None:
-        """Return the same where the engine itself has to be woken at `wake`."""
+        wake = self._due()
         if self._deferred or self._failures:
             wake = self._retry_at if wake is None else max(wake, self._retry_at)
         return wake
+
+    def look_again(self) -> None:
+        """Ask the engine anew when it wants to be woken, though its state is the same."""
+        self._asked = None
+
+    def _due(self) -> float | None:
+        if self._asked is not self.state:
+            self._asked, self._wake = self.state, self._engine.next_wake(self.state)
+        return self._wake
 
     def turn(self, event: Event | None) -> None:
         """Give the engine `event`, and whatever is due."""
@@ -101,7 +109,7 @@ class Turns(Generic[S]):
         now = self._clock.monotonic()
         if self._deferred and now >= self._retry_at:
             self._offer_deferred()
-        wake = self._engine.next_wake(self.state)
+        wake = self._due()
         if wake is not None and wake <= now and (self._failures == 0 or now >= self._retry_at or event is not None):
             self._offer(Tick())
 

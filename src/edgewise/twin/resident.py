@@ -3,7 +3,8 @@
 It has one alarm for everything that time brings, so that an idle device costs nothing but its polls and its reports.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, assert_never
 
@@ -19,6 +20,7 @@ from edgewise.engine.journal import open_journal
 from edgewise.engine.limits import LinkLimits
 from edgewise.engine.model import State
 from edgewise.engine.outbox import open_outbox
+from edgewise.engine.probes import probe_of
 from edgewise.engine.protocol import (
     Activate,
     Cancel,
@@ -50,6 +52,7 @@ from edgewise.ports.files import FilesError
 from edgewise.twin.fetching import Fetching
 from edgewise.twin.kernel import Ticket
 from edgewise.twin.link import Answered, Exchange, Outcome, Refused, Request
+from edgewise.twin.workloads import Process
 from edgewise.wire.desired import DesiredState
 from edgewise.wire.report import DeviceReport, FrameReport, ReportAnswer, Series
 
@@ -210,7 +213,35 @@ class Resident:
 
     def next_wake(self, state: State) -> float | None:
         """See `engine.turns.Engine`."""
-        return machine.next_wake(state)
+        device = self.device
+        if not device.around.skip_probes:
+            return machine.next_wake(state)
+        now = device.around.kernel.now
+        steady, turned = [], []
+        for process in device.supervisor.processes:
+            if process.steady(now):
+                steady.append(process.launch_id)
+            elif process.turned_at:
+                turned.append(process)
+        wake = machine.next_wake(state, (*steady, *(each.launch_id for each in turned)))
+        times = [at for process in turned for at in self._probes_of(state, process)]
+        return min(times if wake is None else (wake, *times), default=None)
+
+    def _probes_of(self, state: State, process: Process) -> Iterator[float]:
+        """Yield when the probes of a process that turned bad are due, as if none before had been left out."""
+        live = state.live.get(process.instance)
+        if live is None:
+            return
+        clock, limits = self.device.clock, self.device.around.limits
+        turned = clock.monotonic() - (self.device.around.kernel.now - process.turned_at)
+        for slot in live.slots.values():
+            if slot.launch_id != process.launch_id:
+                continue
+            for kind, view in slot.probes.items():
+                probe = probe_of(slot, kind, limits)
+                if probe is not None and not view.job:
+                    left_out = max(0, math.ceil((turned - view.due) / probe.period_seconds))
+                    yield view.due + left_out * probe.period_seconds
 
     def persist(self, records: tuple[Record, ...]) -> None:
         """See `engine.turns.Shell`."""
@@ -396,6 +427,7 @@ class Resident:
 
     def look_again(self) -> None:
         """Take note that something happened to a process."""
+        self._turns.look_again()
         if not self._busy:
             self._alarm()
 

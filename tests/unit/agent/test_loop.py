@@ -165,8 +165,10 @@ def test_a_tick_comes_when_it_was_asked_for(world, clock):
 def test_waiting_is_as_long_as_the_engine_said(world, clock):
     assert world.loop._patience() is None
     world.engine.wake = clock.time + 7.0
+    world.loop._turns.look_again()
     assert world.loop._patience() == pytest.approx(7.0)
     world.engine.wake = clock.time - 7.0
+    world.loop._turns.look_again()
     assert 0 < world.loop._patience() < 0.1
 
 
