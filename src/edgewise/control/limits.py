@@ -4,6 +4,8 @@ from typing import Final
 
 import msgspec
 
+from edgewise.controllers.limits import GATEWAY
+
 
 class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of the control plane process. Sizes in bytes, times in seconds.
@@ -50,20 +52,20 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
     keepalive_give_up_seconds: int = 30
     linger_bytes_max: int = 16_000_000
     linger_seconds: float = 5.0
-    reports_in_flight_max: int = 10_000
+    reports_in_flight_max: int = GATEWAY.reports_in_flight_max
     report_bytes_in_flight_max: int = 32_000_000
-    reports_waiting_max: int = 2
+    reports_waiting_max: int = GATEWAY.reports_waiting_max
     report_body_bytes_max: int = 1_048_576
     report_decoded_bytes_max: int = 4_194_304
     enrolment_body_bytes_max: int = 65_536
-    enrolments_in_flight_max: int = 64
-    answer_conflicts_max: int = 5
+    enrolments_in_flight_max: int = GATEWAY.enrolments_in_flight_max
+    answer_conflicts_max: int = GATEWAY.answer_conflicts_max
     poll_seconds_default: float = 240.0
-    poll_seconds_max: float = 300.0
-    retry_seconds_min: float = 1.0
-    retry_seconds_max: float = 8.0
+    poll_seconds_max: float = GATEWAY.poll_seconds_max
+    retry_seconds_min: float = GATEWAY.retry_seconds_min
+    retry_seconds_max: float = GATEWAY.retry_seconds_max
 
-    transfers_max: int = 64
+    transfers_max: int = GATEWAY.transfers_max
     transfer_readers_max: int = 2
     transfer_chunk_bytes: int = 262_144
     transfer_stall_seconds: float = 60.0
@@ -91,10 +93,10 @@ class ControlLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     server_certificate_seconds: float = 90 * 86_400.0
     repository_check_seconds: float = 600.0
-    liveness_flush_seconds: float = 5.0
+    liveness_flush_seconds: float = GATEWAY.liveness_flush_seconds
     shutdown_seconds: float = 5.0
     store_compact_seconds: float = 600.0
-    reconcile_pause_seconds: float = 0.01
+    reconcile_pause_seconds: float = GATEWAY.reconcile_pause_seconds
     deleted_kept: int = 2_000
     changes_kept: int = 50_000
 

@@ -3,7 +3,6 @@
 Plain ASGI, no framework: this is the path that every report takes.
 """
 
-import random
 from typing import Final, TypeVar
 
 import msgspec
@@ -12,6 +11,7 @@ import zstandard
 from edgewise.control.limits import ControlLimits
 from edgewise.control.peer import Receive, Scope, Send, respond
 from edgewise.controllers import answers
+from edgewise.ports.randomness import SystemRandomness
 from edgewise.wire.enrolment import ErrorAnswer
 from edgewise.wire.version import CONTENT_TYPE
 
@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 _TYPE_HEADER: Final = (b"content-type", CONTENT_TYPE.encode())
 _EMPTY: Final = b""
+_RANDOMNESS: Final = SystemRandomness()
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -40,10 +41,8 @@ class Disconnected(Exception):
 
 def busy(limits: ControlLimits, message: str, *, status: int = 503, retry_after: float | None = None, close: bool = False) -> Refusal:
     """Return the refusal that sheds load: come back later, each at another moment."""
-    least = limits.retry_seconds_min if retry_after is None else retry_after
-    most = max(least * 2, limits.retry_seconds_max)
-    reason = "Overloaded" if status == 503 else "TooManyRequests"
-    return Refusal(status, reason, message, retry_after=random.uniform(least, most), close=close)
+    reason, seconds = answers.busy(limits, _RANDOMNESS, status, retry_after)
+    return Refusal(status, reason, message, retry_after=seconds, close=close)
 
 
 def refusal_of(decided: answers.Refusal) -> Refusal:

@@ -15,9 +15,8 @@ from edgewise.control.limits import ControlLimits
 from edgewise.controllers.desired import refresh
 from edgewise.controllers.documents import about_of, event
 from edgewise.controllers.reconcile import Changed, Event, Tick, handle
-from edgewise.controllers.view import FleetView
+from edgewise.controllers.view import VIEWED, FleetView
 from edgewise.ports.clock import Clock
-from edgewise.resources.kinds import KINDS
 from edgewise.store.contract import (
     Change,
     CompactedError,
@@ -33,7 +32,6 @@ from edgewise.store.contract import (
 )
 
 _LOG: Final = logging.getLogger("edgewise.control.runner")
-_VIEWED: Final = (*(kind.name for kind in KINDS), "JoinToken", "AccessToken", "ConfigSnapshot", "SecretSnapshot")
 _PAGE: Final = 1_000
 _CHUNK: Final = 200
 _ROUNDS_AT_ONCE: Final = 100
@@ -60,7 +58,7 @@ class Runner:
     async def load(self) -> None:
         """Fill the view from the store. Call once, before `start`."""
         revision = self._store.revision
-        for kind in _VIEWED:
+        for kind in VIEWED:
             after = ""
             while True:
                 page = await self._store.list(kind, limit=_PAGE, after=after)

@@ -6,6 +6,7 @@ Decisions read the view and what it marked as changed; the view itself decides n
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from edgewise.controllers._apply import apply_change
 from edgewise.controllers._apply_workloads import track
@@ -29,10 +30,14 @@ from edgewise.controllers.sessions import Session
 from edgewise.controllers.timers import TimerKey, Timers
 from edgewise.controllers.tokens import AccessTokenRow, JoinTokenRow
 from edgewise.delivery.facts import NOTHING, Demand, Room, VersionFacts, demand_of, room_of
+from edgewise.resources.kinds import KINDS
 from edgewise.resources.site import SiteSpec
 from edgewise.resources.states import Connection
 from edgewise.store.contract import Change, Document, Key, Mark
 from edgewise.wire.desired import Position
+
+VIEWED: Final = (*(kind.name for kind in KINDS), "JoinToken", "AccessToken", "ConfigSnapshot", "SecretSnapshot")
+"""The kinds of documents that a view is filled with at the start."""
 
 
 class AgentMarks:
@@ -137,11 +142,12 @@ class FleetView:
         return Position(self.epoch, self.revision)
 
     def reach(self, device: str) -> tuple[bool, float, str]:
-        """Return whether a device is online, since when, and its site."""
+        """Return whether a device is online, since when, and its site. Nothing that a device has a time for counts from before the control
+        plane's own start: while that was away it heard of nothing, and after a restored backup it speaks of what was long ago."""
         row = self.devices.get(device)
         if row is None:
             return False, 0.0, ""
-        return row.status.connection is Connection.ONLINE, row.status.last_seen, row.spec.site
+        return row.status.connection is Connection.ONLINE, max(row.status.last_seen, self.presence.started_at), row.spec.site
 
     def domain(self, site: str) -> str:
         """Return a site's failover domain."""

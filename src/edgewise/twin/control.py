@@ -14,7 +14,7 @@ import msgspec
 from edgewise.controllers import answers
 from edgewise.controllers.desired import decide_desired, refresh
 from edgewise.controllers.enrolment import complete_join, complete_renew, decide_join, decide_renew
-from edgewise.controllers.gateway import decide_report, decide_session, settle
+from edgewise.controllers.gateway import ReportDecision, decide_report, decide_session, settle
 from edgewise.controllers.limits import GatewayLimits
 from edgewise.controllers.reconcile import Changed, Decision, Event, Tick, handle
 from edgewise.controllers.tokens import JoinTokenSpec, create_join_token
@@ -35,7 +35,6 @@ _RENEW: Final = msgspec.msgpack.Decoder(RenewRequest)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _ROUNDS_AT_ONCE: Final = 100
 _SLOT_SECONDS: Final = 0.5
-_FLUSH_SECONDS: Final = 5.0
 _CERTIFICATE_SECONDS: Final = 90 * 86_400.0
 _TOKEN_SECONDS: Final = 5 * 365 * 86_400.0
 _NOTHING: Final = Answered()
@@ -67,6 +66,12 @@ class Witness:
 
     def decided(self, decision: Decision) -> None:
         """Hear of a decision before it is written."""
+
+    def reported(self, agent: str, report: Report, decision: ReportDecision) -> None:
+        """Hear of a report that took effect and is about to be answered."""
+
+    def told(self, agent: str, desired: DesiredState) -> None:
+        """Hear of a desired state on its way to an agent."""
 
     def lived(self, what: str) -> None:
         """Hear that the control plane was `killed`, `started` or `restored`."""
@@ -130,6 +135,7 @@ class SimControl:
         self._flush: Ticket | None = None
         self._reporting: dict[str, deque[Callable[[], None]]] = {}
         self._waiting: dict[Caller, None] = {}
+        self._enrolling: dict[Caller, None] = {}
         self._stirred: Ticket | None = None
         self._wake: Ticket | None = None
         self._settling = False
@@ -159,7 +165,7 @@ class SimControl:
         self._life += 1
         self.up = False
         self._kill_at_write = None
-        callers = [*(poll.caller for poll in self._polls.values()), *self._waiting]
+        callers = [*(poll.caller for poll in self._polls.values()), *self._waiting, *self._enrolling]
         for ticket in (self._flush, self._stirred, self._wake):
             if ticket is not None:
                 ticket.cancel()
@@ -288,6 +294,8 @@ class SimControl:
                     self._answer(agent, caller, self._busy("the store failed"))
                 case _:
                     settle(self.view, decision, written)
+                    if self.witness is not None:
+                        self.witness.reported(agent, report, decision)
                     if written.changes:
                         self.stir()
                         if self.witness is not None:
@@ -355,6 +363,8 @@ class SimControl:
         elif isinstance(decided, answers.Refusal):
             outcome = _refused(decided)
         else:
+            if self.witness is not None:
+                self.witness.told(agent, decided)
             outcome = Answered(body=_ENCODER.encode(decided))
         self.exchanges += 1
         self._note("desired", agent, outcome)
@@ -424,7 +434,7 @@ class SimControl:
         except msgspec.DecodeError as error:
             caller.reply(Refused(status=400, reason="Malformed", message=str(error)))
             return
-        if len(self._waiting) >= self.limits.reports_in_flight_max:
+        if len(self._enrolling) >= self.limits.enrolments_in_flight_max:
             caller.reply(self._busy("too many devices join or renew at the moment"))
             return
         self._write_join(asked, caller, 0)
@@ -466,6 +476,9 @@ class SimControl:
         if (agent, asked.signing_request) not in self._issued:
             caller.reply(Refused(status=400, reason="BadCertificate", message="the certificate was not issued here for this key"))
             return
+        if len(self._enrolling) >= self.limits.enrolments_in_flight_max:
+            caller.reply(self._busy("too many devices join or renew at the moment"))
+            return
         self._write_renewal(agent, asked, caller, 0)
 
     def _write_renewal(self, agent: str, asked: RenewRequest, caller: Caller, tries: int) -> None:
@@ -496,11 +509,11 @@ class SimControl:
 
     def _enrol(self, transaction: Transaction, caller: Caller, then: Then) -> None:
         if self.write_seconds > 0:
-            self._waiting[caller] = None
+            self._enrolling[caller] = None
         self._write(transaction, then)
 
     def _answer_enrolment(self, what: str, subject: str, caller: Caller, outcome: Outcome) -> None:
-        self._waiting.pop(caller, None)
+        self._enrolling.pop(caller, None)
         self._note(what, subject, outcome)
         caller.reply(outcome)
 
@@ -551,7 +564,7 @@ class SimControl:
     def _hear(self, agent: str, now: float) -> None:
         self._heard[agent] = now
         if self._flush is None:
-            self._flush = self.kernel.after(_FLUSH_SECONDS, self._flush_heard)
+            self._flush = self.kernel.after(self.limits.liveness_flush_seconds, self._flush_heard)
 
     def _flush_heard(self) -> None:
         self._flush = None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from edgewise.resources.kinds import KINDS
+from edgewise.controllers.view import VIEWED
 from edgewise.store.contract import Document, Key, Mark, Store, StoreLimits, Transaction, Written
 from edgewise.store.memory import MemoryStore
 from edgewise.store.sqlite import open_store
@@ -18,7 +18,6 @@ from edgewise.store.sqlite import open_store
 T = TypeVar("T")
 
 _LIMITS: Final = StoreLimits(changes_kept=1_000, events_kept=20_000, frame_bytes_kept=20_000_000)
-_VIEWED: Final = (*(kind.name for kind in KINDS), "JoinToken", "AccessToken", "ConfigSnapshot", "SecretSnapshot")
 _PAGE: Final = 1_000
 
 
@@ -81,7 +80,7 @@ def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def _all_documents(store: Store, call: Callable[[Coroutine[Any, Any, Any]], Any]) -> list[Document]:
     found: list[Document] = []
-    for kind in _VIEWED:
+    for kind in VIEWED:
         after = ""
         while True:
             page = call(store.list(kind, limit=_PAGE, after=after))

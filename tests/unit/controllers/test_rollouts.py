@@ -429,3 +429,22 @@ def test_large_waves_are_written_in_bounded_transactions(fleet):
     fleet.until(lambda: fleet.state(1) == "Succeeded")
     assert len(fleet.versions()) == 60
     assert fleet.largest <= 7
+
+
+def test_the_time_while_the_control_plane_was_away_fails_no_update(fleet):
+    for name in ("a", "b", "c"):
+        fleet.join(name)
+    fleet.publish("1")
+    fleet.publish("2")
+    fleet.apply("1")
+    fleet.run(60)
+    for device in fleet.devices.values():
+        device.slow = True
+    fleet.apply("2", waves=("100%",), deadline="60s")
+    fleet.run(10)
+    fleet.now += 3_600
+    fleet.start()
+    fleet.run(50)
+    assert fleet.state(2) == "Progressing"
+    fleet.run(15)
+    assert fleet.state(2) in {"RollingBack", "RolledBack"}  # from the start on its time counts as ever
