@@ -48,6 +48,7 @@ class AgentLimits(LinkLimits, frozen=True, kw_only=True):
     watchdog_seconds: float = 60.0
     stuck_seconds: float = 300.0
     status_seconds: float = 10.0
+    status_soon_seconds: float = 1.0
     log_repeat_seconds: float = 60.0
 
     # log streams

@@ -41,6 +41,7 @@ from edgewise.engine.records import Record
 from edgewise.ports.clock import SystemClock
 from edgewise.ports.files import Files, FilesError
 from edgewise.ports.randomness import SystemRandomness
+from edgewise.resources.instance import InstanceStatus
 from edgewise.wire.desired import DeviceDesired
 
 CLEAN, FAILED, SUPERVISOR_GONE, STUCK = 0, 1, 4, 70
@@ -195,7 +196,10 @@ class Runtime:
         except OSError as error:
             self._log.error("the local workload API cannot be offered", error)
         self._errands.secrets.keep(shown)
-        self._published = state
+        before, self._published = self._published, state
+        if before is None or _told(before) != _told(state):
+            self._schedule.ask("status", after=self._limits.status_soon_seconds)
+            self._poke.set()
 
     def _taken(self, event: Event, state: State) -> None:
         self._outlet.flush()
@@ -314,3 +318,8 @@ class Runtime:
             self._log.error("not everything could be removed", error)
         except SupervisorGone:
             return
+
+
+def _told(state: State) -> dict[str, InstanceStatus | None]:
+    """Return what was last told of each instance."""
+    return {name: live.reported for name, live in state.live.items()}

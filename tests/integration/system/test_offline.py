@@ -3,15 +3,16 @@ restarted that works."""
 
 import pytest
 from system_artifacts import COUNTER, bundle_release, model_release
-from system_fleet import Cable, until
+from system_fleet import Cable, decoded, until
 
+from edgewise.agent.statusfile import AgentStatus
 from edgewise.resources.device import Device
 from edgewise.resources.states import Connection
 from edgewise.resources.workload import Disconnect
 from edgewise.wire.report import ReportAnswer
 
 LIMITS = {
-    "agent": {"backoff_first_seconds": 0.2, "backoff_seconds_max": 1.0},
+    "agent": {"backoff_first_seconds": 0.2, "backoff_seconds_max": 1.0, "status_seconds": 3600.0},
     "engine": {"restart_delay_seconds": 0.2, "outbox_segment_bytes": 4096},
 }
 
@@ -46,6 +47,12 @@ class Counter:
         return round(total)
 
 
+def _shown(device):
+    """What the device itself shows people of its instances: whether they are ready."""
+    status = decoded(device.data / "run" / "agent.json", AgentStatus)
+    return {one.name: one.ready for one in status.instances} if status.pid == device.agent_pid else {}
+
+
 @pytest.fixture(scope="module")
 def device(fleet):
     device = fleet.device("d", limits=LIMITS)
@@ -73,6 +80,7 @@ def test_what_happened_without_a_control_plane_arrives_exactly_once(fleet, devic
     until(lambda: counter.held() == 150, lambda: f"150 parts in the outbox, not {counter.held()}")
     prober = fleet.probe(device, "m", address=address)
     until(lambda: prober.answers, "an answer of the model from local state")
+    until(lambda: _shown(device) == {"default/counter": True, "default/m": True}, lambda: f"the device's own status: {_shown(device)}")
     pids = {name: device.pids(name) for name in ("m", "counter")}
 
     fleet.up()
