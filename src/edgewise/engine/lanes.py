@@ -80,7 +80,8 @@ class Lane:
     @property
     def held(self) -> int:
         """How many items wait."""
-        return self._count(self._state.mark, self._state.last)
+        state = self._state
+        return self._count(state.mark, state.last) if state.mark < state.last else 0
 
     @property
     def disk_bytes(self) -> int:
@@ -90,7 +91,7 @@ class Lane:
     @property
     def memory_bytes(self) -> int:
         """Bytes that the disk has not taken yet."""
-        return sum(len(item.payload) for item in self._pending)
+        return sum(len(item.payload) for item in self._pending) if self._pending else 0
 
     def counts(self) -> LaneCounts:
         """Return what became of all items."""
@@ -100,9 +101,12 @@ class Lane:
     def _count(self, above: int, up_to: int) -> int:
         if above >= up_to:
             return 0
-        runs = [(run.first, run.last) for run in self._runs]
-        runs += [(item.number, item.number) for item in self._pending]
-        return sum(max(0, min(last, up_to) - max(first, above + 1) + 1) for first, last in runs)
+        count = sum(above < item.number <= up_to for item in self._pending) if self._pending else 0
+        for run in self._runs:
+            first, last = max(run.first, above + 1), min(run.last, up_to)
+            if first <= last:
+                count += last - first + 1
+        return count
 
     # ---- writing ----
 

@@ -62,7 +62,7 @@ class Outbox:
     @property
     def empty(self) -> bool:
         """Whether nothing waits."""
-        return all(lane.held == 0 for lane in self._lanes.values())
+        return not any(lane.held for lane in self._lanes.values())
 
     def counts(self) -> dict[LaneName, LaneCounts]:
         """Return what became of every lane's items."""

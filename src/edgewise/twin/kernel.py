@@ -96,9 +96,6 @@ class Ticket:
         """Do not call it any more. Harmless when it was called already."""
         self.call = None
 
-    def __lt__(self, other: "Ticket") -> bool:
-        return (self.at, self.order) < (other.at, other.order)
-
 
 class Kernel:
     """The clock, the queue of what is to happen, and where chance comes from. `now` is seconds since the run's start."""
@@ -108,7 +105,7 @@ class Kernel:
         self.now = 0.0
         self.trace = Trace(sink)
         self.called = 0
-        self._queue: list[Ticket] = []
+        self._queue: list[tuple[float, int, Ticket]] = []
         self._order = 0
 
     @property
@@ -124,8 +121,9 @@ class Kernel:
     def at(self, time: float, call: Callable[[], None]) -> Ticket:
         """Call `call` at `time`, or at once when that is past."""
         self._order += 1
-        ticket = Ticket(max(time, self.now), self._order, call)
-        heapq.heappush(self._queue, ticket)
+        at = time if time > self.now else self.now
+        ticket = Ticket(at, self._order, call)
+        heapq.heappush(self._queue, (at, self._order, ticket))
         return ticket
 
     def after(self, seconds: float, call: Callable[[], None]) -> Ticket:
@@ -138,8 +136,8 @@ class Kernel:
 
     def step(self, until: float) -> bool:
         """Make the next call if it is due by `until`. Return whether there was one; when not, `now` is `until`."""
-        while self._queue and self._queue[0].at <= until:
-            ticket = heapq.heappop(self._queue)
+        while self._queue and self._queue[0][0] <= until:
+            ticket = heapq.heappop(self._queue)[2]
             call = ticket.call
             if call is None:
                 continue
