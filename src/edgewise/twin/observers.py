@@ -5,9 +5,13 @@ An observer costs nothing for what it does not ask for: `World` calls only what 
 
 from typing import TYPE_CHECKING
 
+from edgewise.controllers.gateway import ReportDecision
 from edgewise.controllers.reconcile import Decision
+from edgewise.engine.model import State
+from edgewise.engine.protocol import Effect, Event
 from edgewise.store.contract import Change
-from edgewise.twin.result import Violation
+from edgewise.wire.desired import DesiredState
+from edgewise.wire.report import Report
 
 if TYPE_CHECKING:
     from edgewise.twin.device import SimDevice
@@ -25,8 +29,8 @@ class Observer:
     def began(self, world: "World") -> None:
         """Look at the world before anything happened."""
 
-    def stepped(self, world: "World", device: "SimDevice") -> None:
-        """Look at a device after its engine took a step."""
+    def stepped(self, world: "World", device: "SimDevice", event: Event, before: State, after: State, effects: list[Effect]) -> None:
+        """Look at what a device's engine decides, before it is written down."""
 
     def started(self, world: "World", device: "SimDevice", instance: str, revision: str) -> None:
         """Look at a device that starts a process."""
@@ -46,6 +50,12 @@ class Observer:
     def decided(self, world: "World", decision: Decision) -> None:
         """Look at a decision before it is written."""
 
+    def reported(self, world: "World", agent: str, report: Report, decision: ReportDecision) -> None:
+        """Look at a report that took effect and is about to be answered."""
+
+    def told(self, world: "World", agent: str, desired: DesiredState) -> None:
+        """Look at a desired state on its way to an agent."""
+
     def lived(self, world: "World", what: str) -> None:
         """Hear that the control plane was `killed`, `started` or `restored`."""
 
@@ -55,7 +65,3 @@ class Observer:
     def ended(self, world: "World") -> None:
         """Look at the world at the end of the run."""
 
-
-def violation(invariant: str, at: float, subject: str, message: str) -> Violation:
-    """Return what did not hold."""
-    return Violation(invariant=invariant, at=at, subject=subject, message=message)

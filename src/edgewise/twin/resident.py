@@ -209,7 +209,9 @@ class Resident:
 
     def handle(self, state: State, event: Event, now: Now) -> tuple[State, list[Effect]]:
         """See `engine.turns.Engine`."""
-        return machine.handle(state, event, now)
+        after, effects = machine.handle(state, event, now)
+        self.device.around.watch.stepped(self.device, event, state, after, effects)
+        return after, effects
 
     def next_wake(self, state: State) -> float | None:
         """See `engine.turns.Engine`."""

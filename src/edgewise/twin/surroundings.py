@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from edgewise.engine.limits import EngineLimits, LinkLimits
-from edgewise.engine.protocol import Event
+from edgewise.engine.model import State
+from edgewise.engine.protocol import Effect, Event
 from edgewise.resources.artifact import Manifest
 from edgewise.twin.disk import TwinDisk
 from edgewise.twin.fetching import Resolve, believed
@@ -31,6 +32,9 @@ class Contents(Protocol):
 
 class Watch:
     """Hears of what happens on devices. Override what matters; `instance` is NAMESPACE/NAME."""
+
+    def stepped(self, device: "SimDevice", event: Event, before: State, after: State, effects: list[Effect]) -> None:
+        """Hear what the engine decides, before it is written down."""
 
     def started(self, device: "SimDevice", instance: str, revision: str) -> None:
         """Hear that a process of this revision was started."""

@@ -9,7 +9,10 @@ from typing import Final
 
 import msgspec
 
+from edgewise.controllers.gateway import ReportDecision
 from edgewise.controllers.reconcile import Decision
+from edgewise.engine.model import State
+from edgewise.engine.protocol import Effect, Event
 from edgewise.resources.artifact import Artifact
 from edgewise.resources.config import Config, Secret, SecretSpec
 from edgewise.resources.meta import Metadata
@@ -35,6 +38,8 @@ from edgewise.twin.result import RunResult, Violation
 from edgewise.twin.scenario import Fault
 from edgewise.twin.schedule import kept, schedule
 from edgewise.twin.vault import MemoryVault, SqliteVault, Vault
+from edgewise.wire.desired import DesiredState
+from edgewise.wire.report import Report
 
 __all__ = ["MakeDevice", "World", "WorldLimits"]
 
@@ -128,6 +133,8 @@ class World(Watch, Witness):
         self._on_refused = overriding("refused")
         self._on_wrote = overriding("wrote")
         self._on_decided = overriding("decided")
+        self._on_reported = overriding("reported")
+        self._on_told = overriding("told")
         self._on_lived = overriding("lived")
         for observer in overriding("ticked"):
             if observer.every is not None:
@@ -428,6 +435,11 @@ class World(Watch, Witness):
 
     # ---- device.Watch ----
 
+    def stepped(self, device: SimDevice, event: Event, before: State, after: State, effects: list[Effect]) -> None:
+        """See `Watch`."""
+        for observer in self._on_stepped:
+            observer.stepped(self, device, event, before, after, effects)
+
     def started(self, device: SimDevice, instance: str, revision: str) -> None:
         """See `Watch`."""
         self.observations.started(device.name, instance)
@@ -476,6 +488,16 @@ class World(Watch, Witness):
         """See `Witness`."""
         for observer in self._on_decided:
             observer.decided(self, decision)
+
+    def reported(self, agent: str, report: Report, decision: ReportDecision) -> None:
+        """See `Witness`."""
+        for observer in self._on_reported:
+            observer.reported(self, agent, report, decision)
+
+    def told(self, agent: str, desired: DesiredState) -> None:
+        """See `Witness`."""
+        for observer in self._on_told:
+            observer.told(self, agent, desired)
 
     def lived(self, what: str) -> None:
         """See `Witness`."""
