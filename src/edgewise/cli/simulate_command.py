@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from edgewise.cli import output
 from edgewise.cli.failures import CommandError
 
 if TYPE_CHECKING:
@@ -168,6 +167,7 @@ def _check(wanted: _Wanted, compare: Sequence[str], trace: str, seed: int | None
 
 
 def _print_scenarios(form: Form) -> None:
+    from edgewise.cli import output
     from edgewise.twin.library import names, scenario
 
     found = [scenario(name) for name in names()]
@@ -308,6 +308,7 @@ def _runs(strategy: _Strategy, processes: int | None, trace: str) -> "Rehearsal"
 def _print(made: "Sequence[tuple[Rehearsal, Report]]", form: Form) -> None:
     import msgspec
 
+    from edgewise.cli import output
     from edgewise.twin.report import compare
     from edgewise.twin.tables import comparison_table, report_table
 
@@ -322,6 +323,7 @@ def _print(made: "Sequence[tuple[Rehearsal, Report]]", form: Form) -> None:
 
 
 def _draw(made: "Sequence[tuple[Rehearsal, Report]]", path: Path) -> None:
+    from edgewise.cli import output
     from edgewise.twin.picture import draw, write
 
     for letter, (rehearsal, report) in zip("ab", made, strict=False):
@@ -337,6 +339,8 @@ def _draw(made: "Sequence[tuple[Rehearsal, Report]]", path: Path) -> None:
 
 def _defects(strategy: _Strategy, rehearsal: "Rehearsal", *, shrink: bool) -> int:
     """Tell runs in which an invariant did not hold, or that gave nothing, with the command that makes each again; return the exit code."""
+    from edgewise.cli import output
+
     failed = [result for result in (*rehearsal.runs, *rehearsal.partial) if result.violations]
     if failed:
         output.note(f"error: invariants did not hold in {len(failed)} of {rehearsal.planned} runs: a defect of edgewise, please report it")
@@ -356,6 +360,7 @@ def _defects(strategy: _Strategy, rehearsal: "Rehearsal", *, shrink: bool) -> in
 
 
 def _shrink(strategy: _Strategy, result: "RunResult", violation: "Violation") -> None:
+    from edgewise.cli import output
     from edgewise.cli.simulating import stoppable
     from edgewise.twin.run import run
     from edgewise.twin.shrink import shrink

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["NoPicture", "Picture", "draw", "paths_for", "typical", "write"]
 
 _WIDE: Final = 11.0
-_HEAD: Final = 1.32
+_HEAD: Final = 1.62
+_TALL: Final = 3.5
 _GAP: Final = 0.36
 _FOOT: Final = 0.72
 _NOTE: Final = 0.175
-"""Inches: the whole width, the head, the room between panels, the foot and each line in it."""
+"""Inches: the whole width, the head, the first panel, the room between panels, the foot and each line in it."""
 
 _DOTS_PER_INCH: Final = 150
 _STEPS: Final = 400
@@ -174,11 +175,12 @@ def _figure(results: Sequence[RunResult], report: Report) -> "Figure":
 
     shown = typical(results)
     start = began_at(shown)
-    clock = _Clock(_shown_seconds(shown, start))
+    latest = max((taken for taken in map(change_seconds, results) if taken is not None), default=0.0)
+    clock = _Clock(max(_shown_seconds(shown, start), min(latest * 1.02, 2 * _shown_seconds(shown, start))))
     moves = _moves(shown)
     faults = _faults(shown)
     notes = _notes(report)
-    heights = (3.5, 0.34 * max(len(moves), 1) + 0.1, 0.26 * max(len(faults), 1) + 0.1, 0.85)
+    heights = (_TALL, 0.34 * max(len(moves), 1) + 0.1, 0.26 * max(len(faults), 1) + 0.1, 0.85)
     foot = _FOOT + _NOTE * len(notes)
     tall = _HEAD + sum(heights) + _GAP * (len(heights) - 1) + foot
     figure = Figure(figsize=(_WIDE, tall))
@@ -230,6 +232,7 @@ def _versions(panel: "Axes", results: Sequence[RunResult], shown: RunResult, clo
     times = [clock(at) for at in grid]
     new = {f"{workload} {version}" for workload, version in rollouts_of(shown)}
     handles: list[Artist] = []
+    banded = False
     for name, (colour, dashes) in _version_lines(shown).items():
         handles += panel.step(
             times, _curve(shown, name, grid), where="post", color=colour, linestyle=dashes, linewidth=2.0, label=_short(name)
@@ -238,7 +241,9 @@ def _versions(panel: "Axes", results: Sequence[RunResult], shown: RunResult, clo
             columns = [sorted(column) for column in zip(*(_curve(result, name, grid) for result in results), strict=True)]
             low, high = ([nearest_rank(column, percent) or 0.0 for column in columns] for percent in (5, 95))
             panel.fill_between(times, low, high, step="post", color=colour, alpha=0.17, linewidth=0)
-            handles.append(Patch(facecolor=colour, alpha=0.17, label=f"{_short(name)}, p5 to p95 of {len(results)} runs"))
+            banded = True
+    if banded:
+        handles.append(Patch(facecolor=_GREY, alpha=0.3, label=f"band: p5 to p95 of {len(results)} runs"))
     panel.set_ylim(0, 103)
     panel.set_yticks([0, 25, 50, 75, 100])
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
@@ -246,9 +251,10 @@ def _versions(panel: "Axes", results: Sequence[RunResult], shown: RunResult, clo
     _caption(panel, "devices on each version, ready")
     panel.legend(
         handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        borderaxespad=0.2,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0 + 0.26 / _TALL),
+        borderaxespad=0.0,
+        borderpad=0.0,
         ncols=4,
         frameon=False,
         handlelength=2.4,
@@ -422,7 +428,9 @@ def _subtitle(report: Report, shown: RunResult) -> str:
     subject = report.about
     count = len(report.runs)
     parts = [
-        f"{units.amount(subject.devices)} devices at {units.amount(subject.sites)} sites" if subject.devices else "random fleets",
+        f"{units.amount(subject.devices)} devices at {units.amount(subject.sites)} site{'s' * (subject.sites != 1)}"
+        if subject.devices
+        else "random fleets",
         f"scenario {subject.scenario}",
         f"{count} runs; lines: the median run (seed {shown.seed})" if count > 1 else f"one run, seed {shown.seed}",
     ]
@@ -438,8 +446,8 @@ def _notes(report: Report) -> list[tuple[str, bool]]:
     notes = [(f"! {sentence[:1].upper()}{sentence[1:]}", True) for sentence in report.words[:_WORDS_MAX]] or [("Nothing went wrong.", True)]
     if len(report.words) > _WORDS_MAX:
         notes.append((f"… and {len(report.words) - _WORDS_MAX} more (see the report)", True))
-    assumed = " ".join(report.about.assumptions)
-    notes += [(line, False) for line in _wrapped(f"Assumed: {assumed}")] if assumed else []
+    assumed = "; ".join(assumption.rstrip(".") for assumption in report.about.assumptions)
+    notes += [(line, False) for line in _wrapped(f"Assumed: {assumed}.")] if assumed else []
     incomplete = f" INTERRUPTED after {len(report.runs)} of {report.planned} runs." if report.interrupted else ""
     notes.append((f"Simulated by the Edgewise twin; trace hash {report.trace_hash}.{incomplete}", False))
     return [(text if len(text) <= _LINE + 30 else text[: _LINE + 29] + "…", bold) for text, bold in notes]

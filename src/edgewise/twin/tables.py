@@ -208,6 +208,7 @@ def _footer(report: Report) -> "Iterator[RenderableType]":
 
 def _comparison(comparison: Comparison) -> "Iterator[RenderableType]":
     from rich import box
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -232,7 +233,7 @@ def _comparison(comparison: Comparison) -> "Iterator[RenderableType]":
             yield ""
             yield Text(f"What went wrong with {letter}", style="bold")
             for sentence in report.words:
-                yield Text(f"  {sentence}")
+                yield Padding(Text(sentence), (0, 0, 0, 2))
     yield ""
     yield Text(f"trace hash A {first.trace_hash}, B {second.trace_hash}", style="dim")
 

@@ -39,7 +39,7 @@ def test_the_picture_shows_versions_waves_faults_and_devices(made_run, texts):
     runs = [made_run(seed, back=seed == 3, failed=("device-4",) if seed == 2 else ()) for seed in range(1, 6)]
     drawn(runs)
     words = words_on(texts[0])
-    assert {"Rehearsal: default/inspector 1 to 2", "inspector 2", "inspector 1", "inspector 2, p5 to p95 of 5 runs"} <= words
+    assert {"Rehearsal: default/inspector 1 to 2", "inspector 2", "inspector 1", "band: p5 to p95 of 5 runs"} <= words
     times = "\N{MULTIPLICATION SIGN}"
     assert {"wave 1", "wave 2", "wave 3", "succeeded", "partition", f"power-cut {times}2", "control-kill", "offline", "updating"} <= words
     assert "minutes since the change" in words
