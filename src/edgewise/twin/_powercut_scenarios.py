@@ -80,15 +80,15 @@ def renews(world: World) -> None:
     world.issued += 1
 
 
-def feeds(events: int, frames: int) -> Phase:
-    """Return a phase in which the connection is lost and workloads have much to say."""
+def feeds(events: int, frames: int, *, online: bool) -> Phase:
+    """Return a phase in which workloads have much to say, with a connection or without."""
 
     def phase(world: World) -> None:
-        world.online = False
+        world.online = online
         both: list[tuple[Lane, EventReport | FrameReport]] = []
         for n in range(max(events, frames)):
-            both += [("events", _event(n))] if n < events else []
-            both += [("telemetry", _frame(n))] if n < frames else []
+            both += [("events", _event(world.phase, n))] if n < events else []
+            both += [("telemetry", _frame(world.phase, n))] if n < frames else []
         world.feed += tuple(both)
 
     return phase
@@ -99,12 +99,14 @@ def connects(world: World) -> None:
     world.online = True
 
 
-def _event(n: int) -> EventReport:
-    return EventReport(device=DEVICE, at=float(n), type="Normal", reason="Happened", message=f"event {n} " * 20)
+def _event(phase: int, n: int) -> EventReport:
+    return EventReport(device=DEVICE, at=100.0 * phase + n, type="Normal", reason="Happened", message=f"event {n} " * 20)
 
 
-def _frame(n: int) -> FrameReport:
-    return FrameReport(device=DEVICE, boot_id="boot", start=float(n), end=n + 1.0, monotonic=0.0, series=(), samples=b"\x01" * 300)
+def _frame(phase: int, n: int) -> FrameReport:
+    return FrameReport(
+        device=DEVICE, boot_id="boot", start=100.0 * phase + n, end=100.0 * phase + n + 1.0, monotonic=0.0, series=(), samples=b"\x01" * 300
+    )
 
 
 # ---- where it must come to rest ----
@@ -207,9 +209,15 @@ SCENARIOS: Final = (
     ),
     PowerCutScenario(name="disk nearly full", base=_nearly_full, phases=(says(R2),), check=runs("r2", trees=2)),
     PowerCutScenario(name="journal compaction", base=_compacting, phases=(says(R2),), check=runs("r2", trees=2)),
-    PowerCutScenario(name="outbox compaction", base=lambda: running(R1), phases=(feeds(12, 6), connects), check=_told),
+    PowerCutScenario(
+        name="outbox compaction",
+        base=lambda: running(R1),
+        phases=(feeds(10, 5, online=False), connects, feeds(2, 4, online=True)),
+        check=_told,
+    ),
     PowerCutScenario(name="renewal", base=lambda: running(R1), phases=(renews, renews), check=_renewed),
     PowerCutScenario(name="removal", base=lambda: running(R1), phases=(says(),), check=_gone),
+    PowerCutScenario(name="removal and return", base=lambda: running(R1), phases=(says(), says(R1)), check=runs("r1")),
     PowerCutScenario(name="decommission", base=lambda: running(R1), phases=(says(decommission=True),), check=_forgotten),
 )
 """All of them; their names are those of the report."""
