@@ -96,7 +96,7 @@ def _take_in(state: State, event: Event, step: Step) -> State:
         case Tick() | StorageRecovered():
             pass
         case Desired():
-            adopt(event.document, state.live, step)
+            state = _desired(state, event, step)
         case Observed():
             state = _observed(state, event, step)
         case ContactChanged():
@@ -114,6 +114,14 @@ def _take_in(state: State, event: Event, step: Step) -> State:
         case _:
             assert_never(event)
     return state
+
+
+def _desired(state: State, event: Desired, step: Step) -> State:
+    before = step.durable.document
+    adopt(event.document, state.live, step)
+    after = step.durable.document
+    another = before is not None and after is not None and before.position.epoch != after.position.epoch
+    return reports.forget_told(state) if another else state
 
 
 def _each(state: State, change: Callable[[Live], Live]) -> State:

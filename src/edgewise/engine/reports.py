@@ -93,6 +93,12 @@ def _instance_item(step: Step, live: Live, status: InstanceStatus, *, gone: bool
     return Emit(lane="status", item=InstanceReport(device=step.device, name=live.name, uid=live.uid, status=status, gone=gone))
 
 
+def forget_told(state: State) -> State:
+    """Tell everything again: a control plane whose store was set back to a backup has lost what it acknowledged since."""
+    live = {name: replace(one, reported=None) for name, one in state.live.items()}
+    return replace(state, live=live, told_stopped={}, reported=None)
+
+
 def tell_stopped(told: dict[str, str], live: dict[str, Live], step: Step) -> dict[str, str]:
     """Confirm once per start of the agent that instances meant to be stopped are not here at all. Returns what was told."""
     document = step.durable.document

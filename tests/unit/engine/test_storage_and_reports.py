@@ -5,6 +5,7 @@ from engine_rig import APP, Rig, want
 from edgewise.engine.machine import next_wake
 from edgewise.engine.protocol import Desired, Emit, Failed, Fetch, Persist, RunProbe, StorageFailed, StorageRecovered, Tick
 from edgewise.resources.states import DeviceUpdate, Health, InstanceState, UpdateState
+from edgewise.wire.desired import Position
 from edgewise.wire.report import DeviceReport, EventReport, InstanceReport
 
 
@@ -207,3 +208,13 @@ def test_a_status_is_told_only_when_it_changed() -> None:
         rig.post(Tick())
     assert emitted(rig, InstanceReport) == emitted(rig, DeviceReport) == []
     assert rig.status().update is UpdateState.IDLE
+
+
+def test_everything_is_told_again_after_the_control_plane_was_restored_from_a_backup() -> None:
+    rig = committed()
+    rig.desire(want("r1", probation_seconds=0), epoch=2)
+    assert [item.status.committed for item in emitted(rig, InstanceReport)] == ["r1"]
+    assert [(item.update, item.observed) for item in emitted(rig, DeviceReport)] == [(DeviceUpdate.UP_TO_DATE, Position(2, 2))]
+    rig.log.clear()
+    rig.desire(want("r1", probation_seconds=0), epoch=2)
+    assert emitted(rig, InstanceReport) == []
