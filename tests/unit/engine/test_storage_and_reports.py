@@ -212,6 +212,7 @@ def test_a_status_is_told_only_when_it_changed() -> None:
 
 def test_everything_is_told_again_after_the_control_plane_was_restored_from_a_backup() -> None:
     rig = committed()
+    rig.__dict__["told"].clear()  # it was told to another one
     rig.desire(want("r1", probation_seconds=0), epoch=2)
     assert [item.status.committed for item in emitted(rig, InstanceReport)] == ["r1"]
     assert [(item.update, item.observed) for item in emitted(rig, DeviceReport)] == [(DeviceUpdate.UP_TO_DATE, Position(2, 2))]
