@@ -5,6 +5,8 @@ An observer costs nothing for what it does not ask for: `World` calls only what 
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgewise.controllers.gateway import ReportDecision
 from edgewise.controllers.reconcile import Decision
 from edgewise.engine.model import State
@@ -17,7 +19,16 @@ if TYPE_CHECKING:
     from edgewise.twin.device import SimDevice
     from edgewise.twin.world import World
 
-__all__ = ["Observer"]
+__all__ = ["EngineStep", "Observer"]
+
+
+class EngineStep(msgspec.Struct, frozen=True):
+    """One decision of an engine: `after` and `effects` follow from `before` and `event`."""
+
+    event: Event
+    before: State
+    after: State
+    effects: list[Effect]
 
 
 class Observer:
@@ -29,7 +40,7 @@ class Observer:
     def began(self, world: "World") -> None:
         """Look at the world before anything happened."""
 
-    def stepped(self, world: "World", device: "SimDevice", event: Event, before: State, after: State, effects: list[Effect]) -> None:
+    def stepped(self, world: "World", device: "SimDevice", step: EngineStep) -> None:
         """Look at what a device's engine decides, before it is written down."""
 
     def started(self, world: "World", device: "SimDevice", instance: str, revision: str) -> None:
@@ -64,4 +75,3 @@ class Observer:
 
     def ended(self, world: "World") -> None:
         """Look at the world at the end of the run."""
-

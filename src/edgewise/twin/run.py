@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from edgewise.twin.invariants import observers_for
 from edgewise.twin.observers import Observer
 from edgewise.twin.plan import Plan
 from edgewise.twin.result import Progress, ProgressCall, RunResult, StopCall
@@ -18,12 +19,13 @@ def run(
     *,
     progress: ProgressCall | None = None,
     stop: StopCall | None = None,
-    observers: Sequence[Observer] = (),
+    observers: Sequence[Observer] | None = None,
     sink: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Run a plan to its end and return what it gave. The fleet warms up first. `progress` is told now and then; once `stop` says so the run
-    ends early, with what it has. `sink` hears every line of the trace."""
-    world = World(plan, observers=observers, sink=sink)
+    ends early, with what it has. `sink` hears every line of the trace. Without `observers` the invariants of the plan's profile look on."""
+    looking = observers_for(plan.profile.invariants) if observers is None else observers
+    world = World(plan, observers=looking, sink=sink)
     try:
         return _run(world, progress, stop)
     finally:

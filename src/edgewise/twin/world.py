@@ -28,7 +28,7 @@ from edgewise.twin.fleet import DeviceClass, TwinDevice
 from edgewise.twin.kernel import Kernel
 from edgewise.twin.network import Network
 from edgewise.twin.observe import Observations
-from edgewise.twin.observers import Observer
+from edgewise.twin.observers import EngineStep, Observer
 from edgewise.twin.people import Operator
 from edgewise.twin.plain import PlainDisk
 from edgewise.twin.plan import Act, Plan, Subject
@@ -437,8 +437,10 @@ class World(Watch, Witness):
 
     def stepped(self, device: SimDevice, event: Event, before: State, after: State, effects: list[Effect]) -> None:
         """See `Watch`."""
-        for observer in self._on_stepped:
-            observer.stepped(self, device, event, before, after, effects)
+        if self._on_stepped:
+            step = EngineStep(event, before, after, effects)
+            for observer in self._on_stepped:
+                observer.stepped(self, device, step)
 
     def started(self, device: SimDevice, instance: str, revision: str) -> None:
         """See `Watch`."""
