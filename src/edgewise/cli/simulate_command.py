@@ -351,10 +351,12 @@ def _defects(strategy: _Strategy, rehearsal: "Rehearsal", *, shrink: bool) -> in
         output.note(f"    replay it: {_command(strategy, strategy.plan(result.seed))}")
     if failed and shrink:
         _shrink(strategy, failed[0], failed[0].violations[0])
+    shown: set[str] = set()
     for lost in rehearsal.lost[:_REPLAYS_MAX]:
         output.note(f"error: the run with seed {lost.seed} gave no result: {lost.reason}")
         output.note(f"    replay it: {_command(strategy, strategy.plan(lost.seed))}")
-        if lost.details:
+        if lost.details and lost.details not in shown:
+            shown.add(lost.details)
             output.note("\n".join(f"    {line}" for line in lost.details.splitlines()[-4:]))
     return 1 if failed or rehearsal.lost else 0
 

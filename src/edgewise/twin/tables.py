@@ -93,13 +93,15 @@ def _runs(report: Report) -> str:
     if report.interrupted:
         partial = sum(1 for run in report.runs if run.interrupted)
         return f"INTERRUPTED: {count - partial} of {report.planned} runs" + (" (figures are of unfinished ones)" if partial else "")
+    if not count:
+        return f"none of {report.planned} runs gave a result"
     return f"{count} run{'s' * (count != 1)}, {_seeds(report.seeds)}"
 
 
 def _seeds(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
-    if seeds and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+    if list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
         return f"seeds {seeds[0]} to {seeds[-1]}"
     return f"{len(seeds)} seeds"
 

@@ -64,7 +64,9 @@ def test_interrupted_runs_count_only_when_there_is_no_other(made_run):
 def test_a_report_without_any_run_is_printed_too():
     report = report_of(Rehearsal(planned=2, lost=(LostRun(seed=1, reason="MemoryError"), LostRun(seed=2, reason="MemoryError"))), ABOUT)
     assert report.figures is None
-    assert "2 of 2 runs gave no result (seed 1, 2): MemoryError" in report_table(report)
+    text = report_table(report)
+    assert "none of 2 runs gave a result" in text
+    assert "2 of 2 runs gave no result (seed 1, 2): MemoryError" in text
 
 
 def test_the_table_says_everything_within_its_columns(made_run):
