@@ -28,7 +28,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How faithful a run is, against how fast. `disk`: `recording` forgets what was not synced at a power cut, `plain` loses nothing.
     `install`: `real` stages and verifies every file through the engine's installer, `modelled` takes only the time and room.
-    `trust`: `tuf` verifies the signed repository with a fast signature scheme, `none` believes it. `invariants`: which checks run.
+    `trust`: `tuf` verifies the signed repository and its signatures, `none` believes it. `invariants`: which checks run.
     `poll_seconds`: how long a poll waits; `report_seconds`: how often a device reports telemetry (0: never)."""
 
     disk: Literal["recording", "plain"] = "recording"

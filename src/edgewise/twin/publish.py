@@ -1,7 +1,7 @@
 """Artifact versions as a run serves them: their manifests, sizes and, where installs are real, small contents made from their names."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -24,9 +24,11 @@ def _digest(data: bytes) -> str:
 
 
 class Published:
-    """What the control plane serves of artifact versions. A `device.Contents`. `install` is the profile's."""
+    """What the control plane serves of artifact versions. A `device.Contents`. `install` is the profile's; `release` signs what is
+    added, where signatures are verified."""
 
-    def __init__(self, install: Literal["real", "modelled"]) -> None:
+    def __init__(self, install: Literal["real", "modelled"], release: Callable[[ArtifactVersion], None] = lambda _version: None) -> None:
+        self._release = release
         self._real = install == "real"
         self._manifests: dict[str, Manifest] = {}
         self._contents: dict[str, bytes] = {}
@@ -54,7 +56,9 @@ class Published:
         self._contents[digest] = body
         self.files[version.spec.target] = body
         spec = msgspec.structs.replace(version.spec, manifest=manifest, digest=digest, length=length)
-        return msgspec.structs.replace(version, spec=spec)
+        added = msgspec.structs.replace(version, spec=spec)
+        self._release(added)
+        return added
 
     def _small(self, variant: Variant, manifest: Manifest) -> Variant:
         return msgspec.structs.replace(variant, files=tuple(self._small_file(file, variant, manifest) for file in variant.files))

@@ -34,7 +34,6 @@ from edgewise.trust.repository import (
 )
 from edgewise.trust.verify import trusted_set
 from edgewise.twin.fetching import Resolve
-from edgewise.twin.surroundings import Contents
 from edgewise.wire.desired import ArtifactTarget
 
 __all__ = ["SharedChecks", "TwinRepository", "digest_of", "key_from", "verifying"]
@@ -168,9 +167,11 @@ class _SharedSet(TrustedMetadataSet):
         super()._load_trusted_root(data)
 
 
-def verifying(contents: Contents, checks: SharedChecks | None = None, *, manifest_bytes_max: int = MANIFEST_BYTES_MAX) -> Resolve:
-    """Return a `Resolve` for devices that verify: each believes the root that it pinned when it joined, which is on its disk. `contents`
-    has the manifests whose bytes a link does not carry."""
+def verifying(
+    manifests: Mapping[str, bytes], checks: SharedChecks | None = None, *, manifest_bytes_max: int = MANIFEST_BYTES_MAX
+) -> Resolve:
+    """Return a `Resolve` for devices that verify: each believes the root that it pinned when it joined, which is on its disk. `manifests`
+    are those, by digest, whose bytes a link does not carry."""
     trusting = checks.trusting if checks is not None else trusted_set
 
     def resolve(files: Files, artifact: ArtifactTarget, parameters: Mapping[str, Scalar], now: float) -> Resolution:
@@ -185,6 +186,6 @@ def verifying(contents: Contents, checks: SharedChecks | None = None, *, manifes
                 return resolved
             data = yield wanted
             if data == b"" and isinstance(wanted, WantedManifest):
-                data = contents.content(wanted.digest)
+                data = manifests.get(wanted.digest)
 
     return resolve

@@ -13,7 +13,7 @@ from edgewise.controllers.gateway import ReportDecision
 from edgewise.controllers.reconcile import Decision
 from edgewise.engine.model import State
 from edgewise.engine.protocol import Effect, Event
-from edgewise.resources.artifact import Artifact
+from edgewise.resources.artifact import Artifact, ArtifactVersion
 from edgewise.resources.config import Config, Secret, SecretSpec
 from edgewise.resources.meta import Metadata
 from edgewise.resources.quantity import seconds
@@ -37,6 +37,7 @@ from edgewise.twin.rest import Rest
 from edgewise.twin.result import RunResult, Violation
 from edgewise.twin.scenario import Fault
 from edgewise.twin.schedule import kept, schedule
+from edgewise.twin.trust import SharedChecks, TwinRepository, verifying
 from edgewise.twin.vault import MemoryVault, SqliteVault, Vault
 from edgewise.wire.desired import DesiredState
 from edgewise.wire.report import Report
@@ -44,6 +45,9 @@ from edgewise.wire.report import Report
 __all__ = ["MakeDevice", "World", "WorldLimits"]
 
 MakeDevice = Callable[..., SimDevice]
+
+
+_KEEP_FRESH_SECONDS: Final = 6 * 3600.0
 
 
 class WorldLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,16 +80,17 @@ class World(Watch, Witness):
         self.plan = plan
         self.limits = limits
         self.kernel = Kernel(plan.seed, sink)
-        self.published = Published(plan.profile.install)
+        self.repository = TwinRepository(self.kernel.stream("repository"), self.kernel.wall) if plan.profile.trust == "tuf" else None
+        """The signed repository, where devices verify it."""
+        self.published = Published(plan.profile.install, self._release)
         self.vault: Vault = SqliteVault(lambda: self.kernel.wall) if plan.profile.store == "sqlite" else MemoryVault()
         self.control = SimControl(
             self.kernel,
             self.vault,
             blob_size=self.published.size,
             repository=self._file,
+            root=self.repository.root if self.repository is not None else b"",
         )
-        self.repository: dict[str, bytes] = {}
-        """The signed repository's files, where trust is tested."""
         self.control.witness = self
         self.control.on_killed = self._killed
         self.network = Network(self.kernel, self.control)
@@ -116,6 +121,7 @@ class World(Watch, Witness):
         self._rest = Rest(self)
         self._hooks(observers)
         self._build(make_device)
+        self._keep_fresh()
         for observer in observers:
             observer.began(self)
 
@@ -179,10 +185,22 @@ class World(Watch, Witness):
             behaviours=self.plan.scenario.behaviours,
             new_versions=self._new_versions(),
             watch=watch,
+            resolve=verifying(self.repository.manifests, SharedChecks()) if self.repository is not None else None,
         )
 
     def _file(self, name: str) -> bytes | None:
-        return self.repository.get(name)
+        return self.repository.file(name) if self.repository is not None else None
+
+    def _release(self, version: ArtifactVersion) -> None:
+        if self.repository is not None:
+            self.repository.publish(version, self.kernel.wall)
+
+    def _keep_fresh(self) -> None:
+        """Sign the online roles again in time, as a control plane that runs does."""
+        if self.repository is not None:
+            if self.control.up:
+                self.repository.keep_fresh(self.kernel.wall)
+            self.kernel.after(_KEEP_FRESH_SECONDS, self._keep_fresh)
 
     def _token(self, site: str) -> str:
         return f"token-{site}"

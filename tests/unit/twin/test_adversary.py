@@ -108,7 +108,7 @@ class Victim:
         self.adversary = Attackable(self.kernel.stream("adversary"), EPOCH)
         self.control = Attacked(self.kernel, self.adversary)
         self.answers: list[str] = []
-        verify = verifying(self.adversary, SharedChecks())
+        verify = verifying({}, SharedChecks())
 
         def resolve(*asked):
             try:

@@ -11,13 +11,20 @@ from hypothesis import strategies as st
 
 from edgewise.engine.resolve import WantedManifest
 from edgewise.ports.files import Full, Missing
+from edgewise.resources.device import Capacity
+from edgewise.resources.meta import Metadata
+from edgewise.resources.workload import ArtifactReference, EveryMatchingDevice, Placement, Workload, WorkloadSpec
 from edgewise.trust.verify import Untrusted
 from edgewise.twin.adversary import RELEASED, Adversary
 from edgewise.twin.disk import Crash, PowerCut, RecordingDisk
+from edgewise.twin.fleet import DeviceClass, TwinDevice, TwinFleet, TwinSite
 from edgewise.twin.kernel import EPOCH, Kernel
 from edgewise.twin.plain import PlainDisk
+from edgewise.twin.plan import Plan, Profile
+from edgewise.twin.scenario import Scenario
 from edgewise.twin.trust import SharedChecks, TwinRepository, verifying
 from edgewise.twin.versions import made_version
+from edgewise.twin.world import World
 
 REFUSALS = {"BadSignature", "Expired", "Malformed", "MetadataMissing", "Mismatch", "Refused", "RolledBack", "UnknownTarget"}
 
@@ -32,22 +39,9 @@ def test_a_repository_is_the_same_for_the_same_seed():
     assert one.root != other.root
 
 
-class Published:
-    """A run's contents, whose bytes the link does not carry."""
-
-    def __init__(self, adversary: Adversary) -> None:
-        self.adversary = adversary
-
-    def manifest(self, digest):
-        raise AssertionError("a device that verifies reads bytes")
-
-    def content(self, digest):
-        return self.adversary.manifests[digest]
-
-
 def _resolve(adversary: Adversary, disk, checks=None):
-    steps = verifying(Published(adversary), checks)(disk, adversary.wanted, {}, adversary.now)
-    data = None
+    steps = verifying(adversary.repository.manifests, checks)(disk, adversary.wanted, {}, adversary.now)
+    data = None  # the link carries no manifests
     while True:
         try:
             wanted = steps.send(data)
@@ -228,3 +222,37 @@ def test_the_twin_registers_no_scheme_of_its_own():
         "import edgewise.twin.trust, edgewise.twin.attacks; assert known == before"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def _plan(trust: str) -> Plan:
+    version = made_version("default", "inspector", "1")
+    workload = Workload(
+        metadata=Metadata(name="inspector", namespace="default"),
+        spec=WorkloadSpec(
+            artifact=ArtifactReference(name="inspector", version="1"), placement=Placement(every_matching_device=EveryMatchingDevice())
+        ),
+    )
+    sort = DeviceClass(name="small", capacity=Capacity(cpu_milli=4000, memory=1 << 32, disk=1 << 36, runtimes={"onnxruntime": "1.20"}))
+    fleet = TwinFleet(
+        sites=(TwinSite(name="s"),),
+        classes=(sort,),
+        devices=tuple(TwinDevice(name=f"d{n}", site="s", device_class="small") for n in range(3)),
+        versions=(version,),
+        workloads=(workload,),
+    )
+    return Plan(seed=1, fleet=fleet, scenario=Scenario(name="calm"), profile=Profile(trust=trust))
+
+
+def test_a_run_verifies_what_its_devices_install():
+    """Through the whole twin: a story with trust on and one with trust off come to the same end, and only one asks for metadata."""
+    ends = {}
+    for trust in ("none", "tuf"):
+        world, asked = World(_plan(trust)), []
+        file = world.control._repository
+        world.control._repository = lambda name, file=file, asked=asked: (asked.append(name), file(name))[1]
+        world.kernel.run(900.0)
+        ends[trust] = {name: device.ready() for name, device in world.devices.items()}
+        assert ("timestamp.json" in asked) == (trust == "tuf")
+    assert ends["tuf"] == ends["none"]
+    assert set(ends["tuf"]) == {"d0", "d1", "d2"}
+    assert all(ready == {"default/inspector": "1"} for ready in ends["tuf"].values()), ends
