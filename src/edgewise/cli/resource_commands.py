@@ -35,13 +35,38 @@ def apply(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Change nothing; say what would happen, and where workloads would run.")
     ] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="First try it on a twin of the fleet; apply nothing when it would break a workload's budget.")
+    ] = False,
+    scenario: Annotated[
+        str | None, typer.Option("--scenario", metavar="NAME|FILE", help="With --rehearse: what happens meanwhile; calm if not given.")
+    ] = None,
+    runs: Annotated[int | None, typer.Option("--runs", min=1, max=1000, help="With --rehearse: how many runs; 20 if not given.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="With --rehearse: the first run's seed; 1 if not given.")] = None,
+    picture: Annotated[
+        str,
+        typer.Option("--picture", metavar="FILE", help="With --rehearse: where to draw it (.svg or .png); only if refused if not given."),
+    ] = "",
     namespace: options.Namespace = "",
     context: options.ContextName = "",
 ) -> None:
     """Create or change what YAML or JSON files describe."""
+    if not rehearse and (scenario is not None or runs is not None or seed is not None or picture):
+        raise CommandError("--scenario, --runs, --seed and --picture are for --rehearse", hint="add --rehearse, or leave them out")
     resources = read_files(filename)
     if not resources:
         raise CommandError("nothing to apply", ", ".join(filename), "the files hold no resource")
+    if rehearse:
+        from edgewise.cli.rehearsing import Wish, rehearse_first
+
+        wish = Wish(
+            scenario="calm" if scenario is None else scenario,
+            runs=20 if runs is None else runs,
+            seed=1 if seed is None else seed,
+            picture=picture,
+            files=tuple(filename),
+        )
+        rehearse_first(resources, wish, namespace=namespace, context=context)
     run(_apply(resources, dry_run=dry_run, namespace=namespace, context=context))
 
 
