@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 SLOW = Path(__file__).with_name("slow_server.py")
 
 
-def wait_until(condition, seconds: float = 20.0, what: str = "the condition"):
+def wait_until(condition, seconds: float = 60.0, what: str = "the condition"):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():
@@ -26,20 +26,21 @@ def wait_until(condition, seconds: float = 20.0, what: str = "the condition"):
 
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path) -> None:
-        super().__init__("localhost", timeout=10)
+        super().__init__("localhost", timeout=60)
         self.path = str(path)
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
+        self.sock.settimeout(60)
         self.sock.connect(self.path)
 
 
 class Running:
     """One server process, as its supervisor sees it."""
 
-    def __init__(self, argv, listener: socket.socket, control: Path) -> None:
+    def __init__(self, argv, listener: socket.socket, control: Path, gate: Path | None = None) -> None:
         self.control = control
+        self.gate = gate
         self.process = subprocess.Popen(
             argv, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -66,7 +67,24 @@ class Running:
         status, content = self.order("POST", "/drain")
         assert (status, content["state"]) == (200, "draining")
 
-    def ended(self, seconds: float = 20.0) -> int:
+    def release(self) -> None:
+        """Let inferences that take until they are released come to their end."""
+        Path(f"{self.gate}.go").touch()
+
+    def wait_for(self, name: str, value: int) -> None:
+        """Wait until a metric has a value. The connections asked on are not counted."""
+        with contextlib.closing(UnixConnection(self.control)) as connection:
+
+            def read() -> float:
+                connection.request("GET", "/metrics")
+                text = connection.getresponse().read().decode()
+                found = next((line for line in text.splitlines() if line.startswith(f"edgewise_serve_{name} ")), "0 0")
+                return float(found.split()[1]) - (name == "connections")
+
+            read()  # by the next answer the server has seen that connections closed before this one have ended
+            wait_until(lambda: read() == value, what=f"{name} at {value}")
+
+    def ended(self, seconds: float = 60.0) -> int:
         return self.process.wait(seconds)
 
     def kill(self) -> None:
@@ -97,13 +115,13 @@ class Supervisor:
         if loaded:
             gate.touch()
         argv = [sys.executable, str(SLOW), str(self.listener.fileno()), str(control), str(gate), json.dumps(limits)]
-        return self._add(Running(argv, self.listener, control))
+        return self._add(Running(argv, self.listener, control, gate))
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def socket(self) -> socket.socket:
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         self.sockets.append(sock)
         return sock
 

@@ -1,6 +1,8 @@
-"""A model server whose model does as the test says: `x` is how many seconds an inference takes. Not a test.
+"""A model server whose model does as the test says: `x` is how many seconds an inference takes; one below 0 takes until it is released. Not a
+test.
 
-Arguments: listening descriptor, control socket, file that must exist before the model is loaded, limits as JSON.
+Arguments: listening descriptor, control socket, file that must exist before the model is loaded (with `.go` behind its name: the file that
+releases inferences), limits as JSON.
 """
 
 import json
@@ -23,7 +25,10 @@ class SlowModel:
     load_seconds = 0.0
 
     def run(self, inputs, outputs):
-        time.sleep(float(inputs["x"][0]))
+        seconds = float(inputs["x"][0])
+        while seconds < 0 and not Path(f"{sys.argv[3]}.go").exists():
+            time.sleep(0.005)
+        time.sleep(max(0.0, seconds))
         return [np.zeros(1, dtype="float32") for _ in outputs]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -111,7 +110,7 @@ def test_clients_that_vanish_harm_nothing(supervisor, server, bodies):
             if reset:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             sock.close()
-    time.sleep(0.1)
+    server.wait_for("connections", 0)
     assert server.order("POST", INFER, bodies())[0] == 200
 
 

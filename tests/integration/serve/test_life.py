@@ -1,8 +1,10 @@
 """A server's life, as its supervisor sees it: real processes, real sockets."""
 
 import contextlib
+import http.client
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -14,6 +16,8 @@ import time
 import pytest
 
 INFER = "/v2/models/m/infer"
+HELD = -1
+"""An inference that takes until it is released."""
 
 
 def _raw(body: bytes, *headers: str) -> bytes:
@@ -71,7 +75,7 @@ def test_nothing_is_accepted_before_activation(supervisor, tree, bodies, wait):
     assert server.order("POST", INFER, bodies())[0] == 200  # the control socket answers, so that a slot can be tried before it is used
     assert server.order("POST", "/activate")[0] == 200
     assert server.order("POST", "/activate")[0] == 200
-    waiting.settimeout(20)
+    waiting.settimeout(60)
     assert _read_all(waiting).startswith(b"HTTP/1.1 200 OK")
 
 
@@ -147,17 +151,19 @@ def test_a_long_control_path_works(supervisor, tree, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_drain(supervisor, slow_body, number):
+def test_signals_drain(supervisor, slow_body, wait, number):
     server = supervisor.start_slow().activate()
     sock = supervisor.socket()
-    sock.sendall(_raw(slow_body(0.5)))
-    time.sleep(0.1)
+    sock.sendall(_raw(slow_body(HELD)))
+    server.wait_for("waiting_requests", 1)
     server.process.send_signal(number)
+    wait(lambda: server.order("GET", "/ready")[1]["state"] == "draining")
+    server.release()
     answer = _read_all(sock)
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b"connection: close" in answer
     sock.close()
-    assert server.ended(5) == 0
+    assert server.ended() == 0
 
 
 # ---- draining ----
@@ -167,15 +173,16 @@ def test_a_drain_answers_what_is_in_flight_and_in_the_queue(supervisor, slow_bod
     server = supervisor.start_slow().activate()
     socks = [supervisor.socket() for _ in range(5)]
     for sock in socks:
-        sock.sendall(_raw(slow_body(0.1)))
-    time.sleep(0.05)
+        sock.sendall(_raw(slow_body(HELD)))
+    server.wait_for("waiting_requests", 5)
     server.drain()
+    server.release()
     for sock in socks:
         answer = _read_all(sock)
         assert answer.startswith(b"HTTP/1.1 200 OK")
         assert b"connection: close" in answer
         sock.close()
-    assert server.ended(5) == 0
+    assert server.ended() == 0
 
 
 def test_a_drain_serves_open_connections_once_more(supervisor, slow_body):
@@ -196,7 +203,7 @@ def test_a_drain_serves_open_connections_once_more(supervisor, slow_body):
         assert answer.headers["connection"] == "close"
         answer.read()
         connection.close()
-    assert server.ended(5) == 0
+    assert server.ended() == 0
 
 
 def test_a_drain_takes_a_request_that_has_begun(supervisor, slow_body):
@@ -204,27 +211,28 @@ def test_a_drain_takes_a_request_that_has_begun(supervisor, slow_body):
     sock = supervisor.socket()
     request = _raw(slow_body(0))
     sock.sendall(request[:20])
-    time.sleep(0.1)
+    server.wait_for("connections", 1)
     server.drain()
     time.sleep(0.2)
     sock.sendall(request[20:])
     assert _read_all(sock).startswith(b"HTTP/1.1 200 OK")
     sock.close()
-    assert server.ended(5) == 0
+    assert server.ended() == 0
 
 
 def test_a_drain_answers_pipelined_requests_and_closes_after_the_last(supervisor, slow_body):
     server = supervisor.start_slow(drain_seconds=0).activate()
     sock = supervisor.socket()
-    sock.sendall(_raw(slow_body(0.3)))
-    time.sleep(0.1)
+    sock.sendall(_raw(slow_body(HELD)))
+    server.wait_for("waiting_requests", 1)
     sock.sendall(_raw(slow_body(0)) * 2)
     server.drain()
+    server.release()
     answer = _read_all(sock)
     assert answer.count(b"HTTP/1.1 200 OK") == 3
     assert answer.count(b"connection: close") == 1
     sock.close()
-    assert server.ended(5) == 0
+    assert server.ended() == 0
 
 
 def test_idle_connections_are_closed_at_the_end_of_the_drain_and_a_retry_is_safe(supervisor, slow_body):
@@ -236,8 +244,8 @@ def test_idle_connections_are_closed_at_the_end_of_the_drain_and_a_retry_is_safe
     started = time.monotonic()
     old.drain()
     assert idle.recv(1) == b""  # a clean end, not a reset
-    assert 0.2 < time.monotonic() - started < 5
-    assert old.ended(5) == 0
+    assert time.monotonic() - started > 0.2
+    assert old.ended() == 0
     retry = supervisor.socket()
     retry.sendall(_raw(slow_body(0), "connection: close"))
     assert _read_all(retry).startswith(b"HTTP/1.1 200 OK")
@@ -247,24 +255,27 @@ def test_idle_connections_are_closed_at_the_end_of_the_drain_and_a_retry_is_safe
 def test_a_drained_server_leaves_new_connections_to_the_next(supervisor, slow_body):
     old = supervisor.start_slow().activate()
     old.drain()
-    assert old.ended(5) == 0
+    assert old.ended() == 0
     waiting = supervisor.socket()  # never refused: the supervisor's socket listens
     waiting.sendall(_raw(slow_body(0), "connection: close"))
     supervisor.start_slow().activate()
     assert _read_all(waiting).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_a_second_drain_does_not_prolong_the_first(supervisor, slow_body):
+def test_a_second_drain_does_not_prolong_the_first(supervisor, slow_body, wait):
+    """Asked again and again, it would never end."""
     server = supervisor.start_slow(drain_seconds=1.0).activate()
     idle = supervisor.socket()
     idle.sendall(_raw(slow_body(0)))
     assert idle.recv(65536)
-    started = time.monotonic()
-    server.drain()
-    time.sleep(0.6)
-    server.drain()
-    assert server.ended(5) == 0
-    assert time.monotonic() - started < 1.5
+
+    def over():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            server.drain()
+        return server.process.poll() is not None
+
+    wait(over)
+    assert server.ended() == 0
 
 
 # ---- overload and slow clients ----
@@ -273,22 +284,23 @@ def test_a_second_drain_does_not_prolong_the_first(supervisor, slow_body):
 def test_probes_are_answered_while_an_inference_runs(supervisor, slow_body):
     server = supervisor.start_slow().activate()
     busy = supervisor.socket()
-    busy.sendall(_raw(slow_body(1.0)))
-    time.sleep(0.1)
-    started = time.monotonic()
+    busy.sendall(_raw(slow_body(HELD)))
+    server.wait_for("waiting_requests", 1)
     assert server.order("GET", "/ready")[0] == 200
-    assert time.monotonic() - started < 0.5
     busy.close()  # and a client that goes away while it waits harms nothing
+    server.release()
     assert server.order("POST", INFER, slow_body(0))[0] == 200
 
 
 @pytest.mark.parametrize("clients", [3, 4, 5])
-def test_a_full_queue_sheds(supervisor, slow_body, clients):
-    supervisor.start_slow(waiting_requests_max=4).activate()
+def test_a_full_queue_sheds(supervisor, slow_body, wait, clients):
+    server = supervisor.start_slow(waiting_requests_max=4).activate()
     socks = [supervisor.socket() for _ in range(clients)]
     for sock in socks:
-        sock.sendall(_raw(slow_body(0.2), "connection: close"))
-        time.sleep(0.01)
+        sock.sendall(_raw(slow_body(HELD), "connection: close"))
+    server.wait_for("waiting_requests", min(clients, 4))
+    wait(lambda: len(select.select(socks, [], [], 0)[0]) == max(0, clients - 4), what="an answer to all others")
+    server.release()
     answers = [_read_all(sock) for sock in socks]
     assert sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) == min(clients, 4)
     shed = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
@@ -297,9 +309,9 @@ def test_a_full_queue_sheds(supervisor, slow_body, clients):
 
 
 def test_more_connections_than_allowed_wait_their_turn(supervisor, slow_body):
-    supervisor.start_slow(connections_max=4).activate()
+    server = supervisor.start_slow(connections_max=5).activate()  # one is for the control socket, while it is asked
     idle = [supervisor.socket() for _ in range(4)]
-    time.sleep(0.2)
+    server.wait_for("connections", 4)
     answers = []
 
     def ask() -> None:
@@ -311,7 +323,7 @@ def test_more_connections_than_allowed_wait_their_turn(supervisor, slow_body):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert len(answers) == 12
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
     for sock in idle:
@@ -321,9 +333,10 @@ def test_more_connections_than_allowed_wait_their_turn(supervisor, slow_body):
 def test_a_client_that_takes_too_long_is_told_and_closed(supervisor):
     supervisor.start_slow(request_seconds_max=0.3, idle_seconds_max=0.5).activate()
     slow, idle = supervisor.socket(), supervisor.socket()
-    for byte in b"POST /v2":
-        slow.sendall(bytes([byte]))
-        time.sleep(0.02)
+    slow.sendall(b"POST /v2")
+    with contextlib.suppress(ConnectionError):
+        while not select.select([slow], [], [], 0.02)[0]:  # however long it goes on: bytes that drip prolong nothing
+            slow.sendall(b"x")
     assert _read_all(slow).startswith(b"HTTP/1.1 408")
     assert _read_all(idle) == b""
 

@@ -42,7 +42,7 @@ class Client(threading.Thread):
         connection.close()
 
 
-def test_no_request_is_dropped_while_models_are_swapped(supervisor, tree, bodies):
+def test_no_request_is_dropped_while_models_are_swapped(supervisor, tree, bodies, wait):
     current = supervisor.start(tree, "m-0").activate()
     clients = [Client(supervisor, bodies(), keep=False, pause=0.001) for _ in range(3)]
     clients += [Client(supervisor, bodies(), keep=True, pause=pause) for pause in (0, 0, 0.01, 0.1, 0.9)]
@@ -50,22 +50,28 @@ def test_no_request_is_dropped_while_models_are_swapped(supervisor, tree, bodies
         client.start()
     drained: list[tuple[float, str]] = []
     for n in range(1, SWAPS + 1):
-        time.sleep(0.3)
+        seen = [len(client.answers) for client in clients]
+        wait(
+            lambda seen=seen: all(len(client.answers) > before for client, before in zip(clients, seen, strict=True)), what="answers to all"
+        )
         following = supervisor.start(tree, f"m-{n}").activate()
         current.drain()
         drained.append((time.monotonic(), f"m-{n - 1}"))
-        assert current.ended(15) == 0
+        assert current.ended() == 0
         current = following
-    time.sleep(0.3)
+    wait(
+        lambda: (
+            (sum(len(client.answers) for client in clients) > 500 and all(client.answers[-1][2] == f"m-{SWAPS}" for client in clients))
+            or any(client.dropped for client in clients)
+        ),
+        what="answers of the last one to all",
+    )
     for client in clients:
         client.stopping.set()
     for client in clients:
-        client.join(10)
+        client.join(60)
     assert [client.dropped for client in clients] == [[]] * len(clients)
-    assert sum(len(client.answers) for client in clients) > 500
     for client in clients:
-        if client.pause < 0.2:
-            assert client.answers[-1][2] == f"m-{SWAPS}"
         if client.keep:
             continue
         for asked, _, revision in client.answers:  # a new connection never reaches a server that drains
