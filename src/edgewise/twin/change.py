@@ -390,10 +390,10 @@ def behaving(scenario: Scenario, fleet: TwinFleet, workloads: Sequence[Workload]
             said.append(f"{workload_key(workload)} has no analysis: nobody would notice that its new version is worse")
     if any(rule.fault == "battery" for rule in scenario.faults) and not any(sort.energy.battery_watt_hours for sort in fleet.classes):
         said.append("no device of the fleet has a battery: the scenario's nights change nothing")
-    spelled = resolved(scenario, workloads)
-    return msgspec.structs.replace(
-        spelled, behaviours=(*spelled.behaviours, *_past(fleet, changed, said), *(behaviour_of(workload) for workload in workloads))
-    )
+    usual = tuple(behaviour_of(workload) for workload in workloads)
+    spelled = resolved(scenario, workloads, usual)
+    own = spelled.behaviours[: len(spelled.behaviours) - len(usual)]
+    return msgspec.structs.replace(spelled, behaviours=(*own, *_past(fleet, changed, said), *usual))
 
 
 def _past(fleet: TwinFleet, changed: Sequence[Workload], said: list[str]) -> Iterable[Behaviour]:

@@ -1,6 +1,6 @@
 """How workloads behave where nobody says otherwise, and what `analysis: passes` or `fails` means for a workload's own analysis."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -45,17 +45,27 @@ def expected_metrics(workload: Workload, *, passes: bool) -> dict[str, tuple[flo
     return {metric.metric: (_inside(metric) if passes else _outside(metric)) for metric in workload.spec.strategy.analysis}
 
 
-def resolved(scenario: Scenario, workloads: Iterable[Workload]) -> Scenario:
-    """Return the scenario with `analysis: passes` and `analysis: fails` said in the metrics of each of `workloads`."""
+def resolved(
+    scenario: Scenario, workloads: Iterable[Workload], usual: Sequence[Behaviour] = (), new: frozenset[str] = frozenset()
+) -> Scenario:
+    """Return the scenario with behaviours that say everything, followed by the `usual` ones.
+
+    `analysis: passes` and `analysis: fails` are said in the metrics of each of `workloads`. A behaviour that says nothing of metrics says
+    how else a workload behaves: it measures what it usually does. `new`: the versions, of those that `usual` names, that are new.
+    """
     known = tuple(workloads)
-    behaviours = tuple(one for behaviour in scenario.behaviours for one in _spelled_out(behaviour, known))
-    return msgspec.structs.replace(scenario, behaviours=behaviours)
+    behaviours: list[Behaviour] = []
+    for behaviour in scenario.behaviours:
+        if behaviour.analysis:
+            behaviours.extend(_judged(behaviour, known))
+        elif behaviour.metrics:
+            behaviours.append(behaviour)
+        else:
+            behaviours.extend(_measuring(behaviour, usual, new))
+    return msgspec.structs.replace(scenario, behaviours=(*behaviours, *usual))
 
 
-def _spelled_out(behaviour: Behaviour, workloads: tuple[Workload, ...]) -> Iterator[Behaviour]:
-    if not behaviour.analysis:
-        yield behaviour
-        return
+def _judged(behaviour: Behaviour, workloads: tuple[Workload, ...]) -> Iterator[Behaviour]:
     for workload in workloads:
         if speaks_of(behaviour, workload_key(workload)):
             yield msgspec.structs.replace(
@@ -65,6 +75,31 @@ def _spelled_out(behaviour: Behaviour, workloads: tuple[Workload, ...]) -> Itera
                 metrics=expected_metrics(workload, passes=behaviour.analysis == "passes"),
                 samples_per_second=max(behaviour.samples_per_second, _rate(workload)),
             )
+
+
+def _measuring(behaviour: Behaviour, usual: Sequence[Behaviour], new: frozenset[str]) -> Iterator[Behaviour]:
+    """Yield a behaviour with what the usual ones measure, as far as both can be meant at once."""
+    for one in usual:
+        version = _both(behaviour.version, one.version, new)
+        if version is not None and one.metrics and speaks_of(behaviour, one.workload):
+            yield msgspec.structs.replace(
+                behaviour,
+                workload=one.workload,
+                version=version,
+                metrics=one.metrics,
+                metric_seconds=one.metric_seconds,
+                samples_per_second=max(behaviour.samples_per_second, one.samples_per_second),
+            )
+    yield behaviour
+
+
+def _both(wanted: str, usual: str, new: frozenset[str]) -> str | None:
+    """Return the version that is meant where both must match, or None where none is."""
+    if not usual or wanted == usual:
+        return wanted
+    if not wanted:
+        return usual
+    return usual if wanted == ("new" if usual in new else "old") else None
 
 
 def _rate(workload: Workload) -> float:

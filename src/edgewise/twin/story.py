@@ -28,7 +28,7 @@ from edgewise.twin.expected import behaviour_of, resolved, workload_key
 from edgewise.twin.fleet import TwinDevice, TwinFleet
 from edgewise.twin.library import check
 from edgewise.twin.plan import Act, Plan, Profile
-from edgewise.twin.scenario import Behaviour, FaultRule, Scenario, Select
+from edgewise.twin.scenario import FaultRule, Scenario, Select
 from edgewise.twin.versions import made_version
 
 __all__ = ["NAMESPACE", "Rehearsed", "change_plan", "story_plan", "story_workloads"]
@@ -138,12 +138,11 @@ def _around(scenario: Scenario, fleet: TwinFleet, recorders: tuple[str, ...]) ->
     )
     own = {workload_key(workload) for workload in (inspector, *others)}
     others.extend(workload for workload in fleet.workloads if workload_key(workload) not in own)
-    spelled = resolved(scenario, (inspector, *others))
-    defaults: tuple[Behaviour, ...] = tuple(behaviour_of(workload) for workload in others)
+    usual = (*versions, *(behaviour_of(workload) for workload in others))
+    spelled = resolved(scenario, (inspector, *others), usual, new=frozenset({"2", "3"}))
     longer = seconds(scenario.lasts) < seconds(_LASTS)
     return msgspec.structs.replace(
         spelled,
         lasts=_LASTS if longer else scenario.lasts,
         faults=(*spelled.faults, *cuts),
-        behaviours=(*spelled.behaviours, *versions, *defaults),
     )

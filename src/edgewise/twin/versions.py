@@ -40,7 +40,7 @@ _FORMS: Final[tuple[tuple[Literal["fp32", "int8"], float, float, float], ...]] =
 _BUNDLE_PROBES: Final = Probes(
     start=Probe(http_path="/ready", period_seconds=1.0, failure_threshold=60),
     readiness=Probe(http_path="/ready", period_seconds=5.0),
-    liveness=Probe(heartbeat=True, period_seconds=30.0),
+    liveness=Probe(http_path="/live", period_seconds=10.0),
 )
 _LAST_NUMBER: Final = re.compile(r"^(.*?)(0*[1-9][0-9]*)([^1-9]*)$")
 

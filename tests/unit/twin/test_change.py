@@ -459,8 +459,16 @@ def test_a_scenario_that_does_not_fit_is_refused():
 
 
 def test_the_scenarios_behaviours_come_first():
-    slow = Behaviour(workload="inspector", version="new", start_seconds=99)
+    slow = Behaviour(workload="inspector", version="new", start_seconds=99, metrics={"m": (1, 0)})
     assert first_of(rehearsed(workload(), wanted=Scenario(name="x", behaviours=(slow,))).plan, "new") == slow
+
+
+def test_who_says_nothing_of_metrics_measures_what_is_usual():
+    slow = Scenario(name="x", behaviours=(Behaviour(version="new", share=0.1, start_seconds=99),))
+    usual = first_of(rehearsed(workload(more=ANALYSIS)).plan, "new")
+    first = first_of(rehearsed(workload(more=ANALYSIS), wanted=slow).plan, "new")
+    assert (first.start_seconds, first.share, first.version, first.metrics) == (99, 0.1, "new", usual.metrics)
+    assert first.samples_per_second == usual.samples_per_second
 
 
 @pytest.mark.parametrize("text", ["", "apiVersion: edgewise/v1alpha1\nkind: Site\nmetadata: {name: berlin}\n"])
@@ -511,6 +519,15 @@ def test_the_storys_third_version_is_the_bad_one():
     plan = story_plan(made_fleet(10), CALM, 3).plan
     means = {one.version: one.metrics["model.accuracy"][0] for one in plan.scenario.behaviours if one.workload == "line-3/inspector"}
     assert means["3"] < plan.acts[0].apply.spec.strategy.analysis[0].min < means["1"] < means["2"]
+
+
+@pytest.mark.parametrize("name", ["slow-canary", "calm", "flapping"])
+def test_what_is_slow_is_as_good_or_bad_as_ever(name):
+    behaviours = story_plan(made_fleet(10), scenario(name), 3).plan.scenario.behaviours
+    for version, least, most in (("1", 0.85, 1), ("2", 0.85, 1), ("3", 0, 0.85)):
+        found = [one for one in behaviours if one.workload == "line-3/inspector" and one.version == version]
+        assert all(least < one.metrics["model.accuracy"][0] < most for one in found)
+        assert [one.start_seconds for one in found] == ([240, 45, 1] if name == "slow-canary" and version != "1" else [1])
 
 
 def test_the_story_happens_within_any_scenario_and_beside_what_runs():
