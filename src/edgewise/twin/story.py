@@ -33,7 +33,7 @@ from edgewise.twin.versions import made_version
 
 __all__ = ["NAMESPACE", "Rehearsed", "change_plan", "story_plan", "story_workloads"]
 
-NAMESPACE: Final = "line-3"
+NAMESPACE: Final = "story"
 _ACCURACY: Final = "model.accuracy"
 _BETTER_AT: Final = 0.0
 _WORSE_AT: Final = 900.0
