@@ -23,6 +23,8 @@ _DECODER: Final = msgspec.msgpack.Decoder(tuple[Record, ...])
 class Journal:
     """An open journal. Every method raises `FilesError`; after one did, the journal mends itself at the next `append`."""
 
+    __slots__ = ("_compacted", "_files", "_good", "_limits", "_number", "_stale", "_writer", "damaged")
+
     def __init__(self, files: Files, limits: EngineLimits, number: int, good: int = 0, compacted: int = 0) -> None:
         self._files, self._limits = files, limits
         self._writer: segments.SegmentWriter | None = None

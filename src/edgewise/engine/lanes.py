@@ -44,6 +44,28 @@ class Lane:
     """One lane. Methods do not raise `FilesError` (apart from `open`): what the disk does not take is held in memory, and `problem` says
     why. `unbounded`: the incarnation is not written down, so that no number of it can ever be used again, and none needs reserving."""
 
+    __slots__ = (
+        "_durable_ceiling",
+        "_files",
+        "_folder",
+        "_limits",
+        "_lost",
+        "_number",
+        "_pending",
+        "_runs",
+        "_safe",
+        "_sizes",
+        "_skip",
+        "_state",
+        "_taken",
+        "_unsynced",
+        "_writer",
+        "damaged",
+        "problem",
+        "rules",
+        "unbounded",
+    )
+
     def __init__(self, files: Files, folder: str, rules: LaneRules, limits: EngineLimits) -> None:
         self._files, self._folder, self.rules, self._limits = files, folder, rules, limits
         self._state = LaneState()
@@ -56,6 +78,7 @@ class Lane:
         self._taken = (0, 0, 0)  # segment, number and end of the last item that was taken
         self._number = 0
         self._unsynced = False
+        self._safe, self._lost = 0, False  # what is synced of the last segment; whether a sync of it failed
         self.problem: FilesError | None = None
         self.damaged = False
         self.unbounded = False
@@ -123,10 +146,12 @@ class Lane:
             pass
 
     def _write_pending(self) -> None:
-        while self._pending:
-            item = self._pending[0]
+        while self._pending or self._lost:
             try:
                 writer = self._ready()
+                if not self._pending:
+                    return
+                item = self._pending[0]
                 self._begin_reading_at(writer)
                 writer.append(_ITEM, item.number.to_bytes(_NUMBER_BYTES, "little") + item.payload)
             except FilesError as error:
@@ -172,7 +197,7 @@ class Lane:
         writer = segments.make(self._files, self._folder, self.rules.use, number, (_STATE, _STATE_ENCODER.encode(self._state)))
         if self._writer is not None:
             self._writer.close()
-        self._writer, self._number, self._sizes[number] = writer, number, writer.size
+        self._writer, self._number, self._sizes[number], self._safe = writer, number, writer.size, writer.size
         self._durable_ceiling = self._state.ceiling
 
     def _mend(self) -> None:
@@ -183,9 +208,25 @@ class Lane:
         except segments.SegmentError:
             scanned = None
         if scanned is None or not any(frame.end == good for frame in scanned.frames):
-            self._number += 1
+            self._number, self._lost = self._number + 1, False
             return
-        self._writer = segments.resume(self._files, path, msgspec.structs.replace(scanned, good=good))
+        if self._lost:
+            self._take_back(scanned)
+            good = self._safe
+        self._writer, self._safe = segments.resume(self._files, path, msgspec.structs.replace(scanned, good=good)), good
+
+    def _take_back(self, scanned: segments.Scanned) -> None:
+        """Hold in memory again what a failed sync left unwritten. It can still be read, but a further sync would not bring it to the
+        disk."""
+        frames = [frame for frame in scanned.frames if self._safe < frame.end <= self._sizes[self._number] and frame.kind == _ITEM]
+        items = [_Pending(_number_of(frame), frame.payload[_NUMBER_BYTES:]) for frame in frames]
+        self._sizes[self._number], self._lost, self._unsynced = self._safe, False, False
+        self._skip, self._taken = (0, 0), (0, 0, 0)
+        for run in self._runs:
+            if items and run.segment == self._number:
+                run.last = min(run.last, items[0].number - 1)
+        self._runs = [run for run in self._runs if run.first <= run.last]
+        self._pending[:0] = [item for item in items if item.number > self._state.mark]
 
     def _broken(self, error: FilesError) -> None:
         self.problem = error
@@ -218,8 +259,12 @@ class Lane:
         return not self._pending and not self._unsynced
 
     def _synced(self, writer: segments.SegmentWriter) -> None:
-        writer.sync()
-        self._unsynced = False
+        try:
+            writer.sync()
+        except FilesError:
+            self._lost = True
+            raise
+        self._unsynced, self._safe = False, writer.size
 
     # ---- dropping and acknowledging ----
 
@@ -367,7 +412,7 @@ class Lane:
         except (FilesError, segments.SegmentError):
             return
         for frame in frames:
-            number = int.from_bytes(frame.payload[:_NUMBER_BYTES], "little") if frame.kind == _ITEM else 0
+            number = _number_of(frame) if frame.kind == _ITEM else 0
             if max(run.first, self._state.mark + 1) <= number <= run.last:
                 yield number, frame.payload[_NUMBER_BYTES:], (run.segment, number, frame.end)
 
@@ -414,7 +459,7 @@ class Lane:
 
     def _fold(self, state: LaneState, segment: int, frame: segments.Frame) -> LaneState:
         if frame.kind == _ITEM and len(frame.payload) >= _NUMBER_BYTES:
-            number = int.from_bytes(frame.payload[:_NUMBER_BYTES], "little")
+            number = _number_of(frame)
             if not self._runs or number > self._runs[-1].last:
                 self._note(segment, number)
                 return msgspec.structs.replace(state, last=max(state.last, number), clean=False)
@@ -445,3 +490,7 @@ class Lane:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _number_of(frame: segments.Frame) -> int:
+    return int.from_bytes(frame.payload[:_NUMBER_BYTES], "little")

@@ -46,6 +46,8 @@ def rules_of(limits: EngineLimits) -> tuple[LaneRules, ...]:
 class Outbox:
     """An open outbox. Its methods do not fail for the disk's sake: `problem` says what the disk refused last."""
 
+    __slots__ = ("_files", "_lanes", "_limits", "_randomness", "_volatile", "incarnation", "session")
+
     def __init__(self, files: Files, randomness: Randomness, session: str, limits: EngineLimits) -> None:
         self._files, self._randomness, self._limits = files, randomness, limits
         self._lanes: dict[LaneName, Lane] = {

@@ -133,6 +133,8 @@ def _next_frame(data: bytes, base: int, offset: int, number: int) -> int | None:
 class SegmentWriter:
     """Writes one segment. After a failed `append` or `sync` it is of no more use: `close` it and scan the file again."""
 
+    __slots__ = ("_appender", "number", "synced")
+
     def __init__(self, appender: Appender, number: int) -> None:
         self._appender, self.number = appender, number
         self.synced = False

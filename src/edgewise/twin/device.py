@@ -30,7 +30,7 @@ from edgewise.engine.segments import SegmentError
 from edgewise.ports.files import Damaged, Files, FilesError, Full, Missing, ReadOnly
 from edgewise.resources.artifact import Variant
 from edgewise.twin.clocks import DeviceClock
-from edgewise.twin.disk import Crash, PowerCut, RecordingDisk, TwinDisk
+from edgewise.twin.disk import ENDLESS, Crash, PowerCut, RecordingDisk, TwinDisk
 from edgewise.twin.energy import Power
 from edgewise.twin.fleet import DeviceClass, TwinDevice
 from edgewise.twin.kernel import Ticket
@@ -108,7 +108,7 @@ class SimDevice:
         self.chance = around.kernel.stream("device", device.name)
         self.clock = DeviceClock(around.kernel, sort.clock_drift_ppm * self.chance.uniform(-1.0, 1.0), skew)
         self.power = Power(around.kernel, sort)
-        self.disk: TwinDisk = around.make_disk(device.name, self.capacity.disk)
+        self.disk: TwinDisk = around.make_disk(device.name, self.capacity.disk or ENDLESS)
         self.supervisor = Supervisor(self)
         self.resident: Resident | None = None
         self.modelled: dict[str, int] = {}
@@ -364,7 +364,7 @@ class SimDevice:
         self.hardware += 1
         self.token = token
         self.gone = False
-        self.disk = self.around.make_disk(self.name, self.capacity.disk)
+        self.disk = self.around.make_disk(self.name, self.capacity.disk or ENDLESS)
         self.modelled = {}
         self._disk_fault = ""
         self.power = Power(self.around.kernel, self.sort)
@@ -484,7 +484,7 @@ class SimDevice:
         """Return how many bytes a modelled install may still take."""
         if self._disk_fault == "full":
             return 0
-        return (self.capacity.disk or 1 << 62) - sum(self.modelled.values())
+        return (self.capacity.disk or ENDLESS) - sum(self.modelled.values())
 
     def keep_modelled(self, trees: tuple[str, ...]) -> None:
         """Forget the room of all but these trees."""

@@ -4,7 +4,7 @@ It has one alarm for everything that time brings, so that an idle device costs n
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, assert_never
 
@@ -18,7 +18,7 @@ from edgewise.engine.identity import IdentityDamaged, read_certificates, remove_
 from edgewise.engine.install import failed
 from edgewise.engine.journal import open_journal
 from edgewise.engine.limits import LinkLimits
-from edgewise.engine.model import State
+from edgewise.engine.model import SlotView, State
 from edgewise.engine.outbox import open_outbox
 from edgewise.engine.probes import probe_of
 from edgewise.engine.protocol import (
@@ -44,6 +44,7 @@ from edgewise.engine.protocol import (
 )
 from edgewise.engine.records import Committed, Record
 from edgewise.engine.records import Refused as RefusedRecord
+from edgewise.engine.tables import SlotPhase
 from edgewise.engine.trees import installed_trees
 from edgewise.engine.trees import remove as remove_trees
 from edgewise.engine.turns import TICK_SECONDS_MIN, Turns
@@ -218,32 +219,27 @@ class Resident:
         device = self.device
         if not device.around.skip_probes:
             return machine.next_wake(state)
-        now = device.around.kernel.now
-        steady, turned = [], []
-        for process in device.supervisor.processes:
-            if process.steady(now):
-                steady.append(process.launch_id)
-            elif process.turned_at:
-                turned.append(process)
-        wake = machine.next_wake(state, (*steady, *(each.launch_id for each in turned)))
-        times = [at for process in turned for at in self._probes_of(state, process)]
+        left_out, times = [], []
+        for slot in (slot for live in state.live.values() for slot in live.slots.values()):
+            if slot.phase is SlotPhase.UP and slot.ready:
+                process = device.supervisor.launched(slot.launch_id)
+                if process is not None and (process.turned_at or process.steady(device.around.kernel.now)):
+                    left_out.append(slot.launch_id)
+                    times += self._probes_of(slot, process)
+        wake = machine.next_wake(state, left_out)
         return min(times if wake is None else (wake, *times), default=None)
 
-    def _probes_of(self, state: State, process: Process) -> Iterator[float]:
-        """Yield when the probes of a process that turned bad are due, as if none before had been left out."""
-        live = state.live.get(process.instance)
-        if live is None:
-            return
-        clock, limits = self.device.clock, self.device.around.limits
-        turned = clock.monotonic() - (self.device.around.kernel.now - process.turned_at)
-        for slot in live.slots.values():
-            if slot.launch_id != process.launch_id:
-                continue
-            for kind, view in slot.probes.items():
-                probe = probe_of(slot, kind, limits)
-                if probe is not None and not view.job:
-                    left_out = max(0, math.ceil((turned - view.due) / probe.period_seconds))
-                    yield view.due + left_out * probe.period_seconds
+    def _probes_of(self, slot: SlotView, process: Process) -> list[float]:
+        """Return when the probes of a process that turned bad are due, as if none before had been left out."""
+        if not process.turned_at:
+            return []
+        clock, device = self.device.clock, self.device
+        turned, times = clock.monotonic() - (device.around.kernel.now - process.turned_at), []
+        for kind, view in slot.probes.items():
+            probe = probe_of(slot, kind, device.around.limits)
+            if probe is not None and not view.job:
+                times.append(view.due + max(0, math.ceil((turned - view.due) / probe.period_seconds)) * probe.period_seconds)
+        return times
 
     def persist(self, records: tuple[Record, ...]) -> None:
         """See `engine.turns.Shell`."""

@@ -54,6 +54,13 @@ class Supervisor:
         """Return what is in a slot."""
         return next((each for each in self._processes if each.instance == instance and each.slot == slot), None)
 
+    def launched(self, launch_id: str) -> Process | None:
+        """Return the process of a launch."""
+        for each in self._processes:
+            if each.launch_id == launch_id:
+                return each
+        return None
+
     def start(self, instance: str, slot: Slot, launch: Launch) -> Started | Failed:
         """Start an empty slot."""
         device = self._device
