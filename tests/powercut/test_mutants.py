@@ -98,7 +98,7 @@ def effects_before_their_records(monkeypatch):
     real = journal.Journal.append
 
     def append(self, records):
-        pending, self.late = getattr(self, "late", ()), records
+        pending, self._files.late = getattr(self._files, "late", ()), records
         if pending:
             real(self, pending)
 

@@ -4,6 +4,7 @@ A folder below `trees/` is whole, always: it gets its name after every byte of i
 Downloads are resumed from `staging/` by hashing again what is there. One pass over the data, bounded memory.
 """
 
+import contextlib
 import hashlib
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -139,6 +140,7 @@ def stage(
     if wanted.tree != tree:
         raise InstallInvalid("WrongTree", f"the variant's tree is {wanted.tree}, not {tree}")
     if tree in installed_trees(files):
+        files.sync_folder(TREES)  # a former try may have failed just when its name was to come to the disk
         if progress is not None:
             progress(wanted.size, wanted.size)
         return
@@ -223,7 +225,7 @@ class _Stager:
                     appender.truncate(0)
                 resumed = self._fill(file, path, appender, None if again else local)
                 if resumed is None:
-                    appender.sync()
+                    self._sync(path, appender)
                     return
             except InstallUntrusted:
                 self._files.remove(path)
@@ -245,15 +247,15 @@ class _Stager:
             resumed = True
         if local is not None and not resumed and file.size:
             resumed = True  # a local copy that turns out wrong is fetched instead
-            self._write(file, appender, digest, self._read(local, file.size))
+            self._write(file, path, appender, digest, self._read(local, file.size))
         elif appender.size < file.size:
-            self._write(file, appender, digest, self._source(file.digest, appender.size))
+            self._write(file, path, appender, digest, self._source(file.digest, appender.size))
             if appender.size < file.size:
-                appender.sync()
+                self._sync(path, appender)
                 raise InstallTransient("EndedEarly", f"{file.path}: {appender.size} of {file.size} bytes came")
         return None if f"sha256:{digest.hexdigest()}" == file.digest else resumed
 
-    def _write(self, file: File, appender: Appender, digest: "hashlib._Hash", chunks: Iterator[bytes]) -> None:
+    def _write(self, file: File, path: str, appender: Appender, digest: "hashlib._Hash", chunks: Iterator[bytes]) -> None:
         unsynced = 0
         for chunk in chunks:
             if appender.size + len(chunk) > file.size:
@@ -263,8 +265,18 @@ class _Stager:
             self._count(len(chunk))
             unsynced += len(chunk)
             if unsynced >= self._limits.install_sync_bytes:
-                appender.sync()
+                self._sync(path, appender)
                 unsynced = 0
+
+    def _sync(self, path: str, appender: Appender) -> None:
+        """Sync a staged file, or do away with it: after a failed sync the system takes for clean what is not on the disk, so that it would
+        read well, be synced without an error at the next try, and be gone after a power cut."""
+        try:
+            appender.sync()
+        except FilesError:
+            with contextlib.suppress(FilesError):
+                self._files.remove(path)
+            raise
 
     def _read(self, path: str, size: int) -> Iterator[bytes]:
         offset = 0

@@ -201,6 +201,8 @@ class World:
             raise PromiseBroken("numbers", f"number {key[2]} of {key[1]} was used twice")
         if known is not None:
             return
+        if key[2] <= mark and body in self.delivered:
+            return  # it came under an earlier incarnation, and only the device's knowledge of that was lost
         if key[2] <= mark:
             raise PromiseBroken("numbers", f"number {key[2]} of {key[1]} would be passed over: the mark is {mark}")
         self.kept[key] = body

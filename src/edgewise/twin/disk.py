@@ -53,7 +53,8 @@ class RecordingDisk:
     Faults: `full`, `read_only` and `broken` (reads and writes give an I/O error) hold while they are set; `failing_syncs` counts the next
     syncs of files that fail, and what they should have synced is lost (see `Node.lost`). `capacity` in bytes may change at any time.
     `cut_after`: the power goes once that many operations were done. `fail_at` and `fail_with`: the operation of that number (1 is the
-    first), and with `fail_on` all that follow, raise this error instead; a failed append leaves half of its data.
+    first), and with `fail_on` all that follow, raise this error instead; a failed append leaves half of its data. With
+    `fail_late`, replacing and renaming are done for programs to see, and it is only their coming to the platter that fails.
     `watch` is called before every operation that changes something, when the disk is as a power cut would find it."""
 
     def __init__(self, root: Node | None = None, capacity: int = ENDLESS) -> None:
@@ -64,7 +65,7 @@ class RecordingDisk:
         self.operations = 0
         self.cut_after: int | None = None
         self.fail_at: int | None = None
-        self.fail_on = False
+        self.fail_on = self.fail_late = False
         self.fail_with: type[FilesError] = Full
         self.dead = False
         self.watch: Callable[[str], None] | None = None
@@ -189,14 +190,16 @@ class RecordingDisk:
         under_way = folder.names[f".{name}.new"] = Node(folder=False, mode=mode)
         under_way.write(data)
         try:
-            self._change("replace", path)
+            late = self._change("replace", path, may_be_late=True)
             self._room(path, len(data))
         except FilesError:
             del folder.names[f".{name}.new"]
             raise
         del folder.names[f".{name}.new"]
         self.used += len(data) - (len(old.seen) if old else 0)
-        folder.names[name] = folder.kept_names[name] = Node(folder=False, mode=mode, content=data)
+        node = folder.names[name] = Node(folder=False, mode=mode, content=data)
+        self._fail_late(late, path)
+        folder.kept_names[name] = node
 
     def _take_away(self, folder: Node, name: str) -> None:
         left = folder.names.pop(name, None)
@@ -208,14 +211,16 @@ class RecordingDisk:
         self._reading(path)
         folder, name = self._parent(path)
         node = folder.names.get(name)
+        made = node is None
         if node is None:
             self._change("create", path)
             self._room(path, 1)
             node = folder.names[name] = Node(folder=False, mode=mode)
         if node.folder:
             raise PathRefused(path, "a folder")
-        node.home = (folder, name)
-        return RecordingAppender(self, path, node)
+        if made:
+            node.home = (folder, name)
+        return RecordingAppender(self, path, node, made=made)
 
     def rename(self, source: str, target: str) -> None:
         """See `Files.rename`."""
@@ -231,12 +236,13 @@ class RecordingDisk:
             raise PathRefused(target, "something else is in the way")
         if any(inner is new for _, inner in nodes(node)):
             raise PathRefused(target, "a folder does not go into itself")
-        self._change("rename", f"{source} -> {target}")
+        late = self._change("rename", f"{source} -> {target}", may_be_late=True)
         self.used -= len(there.seen) if there else 0
         del old.names[old_name]
+        new.names[new_name] = node
+        self._fail_late(late, source)
         old.kept_names.pop(old_name, None)
-        new.names[new_name] = new.kept_names[new_name] = node
-        node.home = (new, new_name)
+        new.kept_names[new_name] = node
 
     def sync_folder(self, path: str) -> None:
         """See `Files.sync_folder`."""
@@ -277,8 +283,8 @@ class RecordingDisk:
         if self.broken:
             raise Damaged(path, "made to fail")
 
-    def _change(self, what: str, path: str) -> None:
-        """Count one changing operation. Raises what it is to fail with."""
+    def _change(self, what: str, path: str, *, may_be_late: bool = False) -> bool:
+        """Count one changing operation. Raises what it is to fail with, or returns True when it is to fail late."""
         self._alive()
         if self.watch is not None:
             self.watch(f"{what} {path}")
@@ -291,7 +297,14 @@ class RecordingDisk:
             raise Damaged(path, "made to fail")
         if self.read_only:
             raise ReadOnly(path, "made to fail")
-        if self.fail_at is not None and (self.operations == self.fail_at or (self.fail_on and self.operations > self.fail_at)):
+        if self.fail_at is None or (self.operations != self.fail_at and not (self.fail_on and self.operations > self.fail_at)):
+            return False
+        if may_be_late and self.fail_late:
+            return True
+        raise self.fail_with(path, "made to fail")
+
+    def _fail_late(self, late: bool, path: str) -> None:
+        if late:
             raise self.fail_with(path, "made to fail")
 
     def _room(self, path: str, more: int) -> None:
@@ -319,12 +332,12 @@ class RecordingDisk:
 
 
 class RecordingAppender:
-    """See `Appender`."""
+    """See `Appender`. Only the one that made a file brings its name to the platter: as on the real disk, a later one cannot know."""
 
-    __slots__ = ("_disk", "_failed", "_node", "_path")
+    __slots__ = ("_disk", "_failed", "_made", "_node", "_path")
 
-    def __init__(self, disk: RecordingDisk, path: str, node: Node) -> None:
-        self._disk, self._path, self._node = disk, path, node
+    def __init__(self, disk: RecordingDisk, path: str, node: Node, *, made: bool) -> None:
+        self._disk, self._path, self._node, self._made = disk, path, node, made
         self._failed = False
 
     @property
@@ -366,7 +379,7 @@ class RecordingAppender:
             raise
         self._node.sync()
         folder, name = self._node.home or (None, "")
-        if folder is not None and folder.names.get(name) is self._node:
+        if self._made and folder is not None and folder.names.get(name) is self._node:
             folder.kept_names[name] = self._node
 
     def truncate(self, size: int) -> None:

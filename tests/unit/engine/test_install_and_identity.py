@@ -1,5 +1,6 @@
 """Putting verified files onto the disk, and the device's identity."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 
@@ -145,6 +146,31 @@ def test_a_local_copy_that_went_bad_is_fetched_instead() -> None:
     other, blobs = install(disk, {**CONTENTS, "new": b"n"})
     assert digest(CONTENTS["data/model"]) in [one for one, _ in blobs.asked]
     assert disk.read(f"trees/{other}/data/model", 9999) == CONTENTS["data/model"]
+
+
+def test_what_a_failed_sync_lost_is_written_again() -> None:
+    """After a failed sync the system takes for clean what never reached the disk: it reads well, and the next sync succeeds."""
+    for at in range(1, 60):
+        disk = RecordingDisk()
+        disk.fail_at, disk.fail_with = at, Damaged
+        with contextlib.suppress(Damaged):
+            install(disk)
+        disk.fail_at = None
+        tree, _ = install(disk)
+        after = disk.crash(Crash.DROPPED)
+        for path, data in CONTENTS.items():
+            assert after.read(f"trees/{tree}/{path}", 9999) == data, f"operation {at}"
+
+
+def test_a_tree_that_is_there_but_not_for_good_is_there_for_good_on_return() -> None:
+    for at in range(1, 60):
+        disk = RecordingDisk()
+        disk.fail_at, disk.fail_with, disk.fail_late = at, Damaged, True
+        with contextlib.suppress(Damaged):
+            install(disk)
+        disk.fail_at = None
+        tree, _ = install(disk)
+        assert installed_trees(disk.crash(Crash.DROPPED)) == (tree,), f"operation {at}"
 
 
 def test_a_flipped_byte_is_refused_and_nothing_of_it_stays() -> None:

@@ -261,6 +261,27 @@ def test_a_disk_that_takes_nothing_is_worked_around_in_memory(fault: type[FilesE
     balanced(outbox)
 
 
+def test_what_a_failed_sync_lost_is_written_again() -> None:
+    """After a failed sync the system takes for clean what never reached the disk: it reads well, and the next sync succeeds."""
+    for later in (False, True):
+        disk = RecordingDisk()
+        outbox = opened(disk)
+        outbox.append("events", item(1))
+        outbox.flush()
+        outbox.append("events", item(2))
+        outbox.append("events", item(3))
+        disk.failing_syncs = 1
+        outbox.flush()
+        assert outbox.problem is not None
+        if later:
+            outbox.append("events", item(4))
+        outbox.flush()
+        assert outbox.problem is None
+        assert outbox.counts()["events"].held == 3 + later
+        again = opened(disk.crash(Crash.DROPPED))
+        assert again.next_report().lanes["events"].items == tuple(item(n) for n in range(1, 4 + later))
+
+
 def test_memory_is_bounded_while_the_disk_takes_nothing() -> None:
     disk = RecordingDisk()
     outbox = opened(disk, limits=EngineLimits(outbox_memory_bytes_max=2_000))
