@@ -72,7 +72,8 @@ class Rest:
         instances = view.on_device.get(name)
         if instances and row.status.observed_number < view.numbers.get(name, 0):
             return "has not taken over its newest state"
-        return next((why for key, each in (instances or {}).items() if (why := _instance(key[1], each))), "")
+        ready = self._world.devices[name].ready()
+        return next((why for key, each in (instances or {}).items() if (why := _instance("/".join(key), each, ready))), "")
 
 
 def _revoked(view: FleetView, row: DeviceRow) -> bool:
@@ -80,13 +81,13 @@ def _revoked(view: FleetView, row: DeviceRow) -> bool:
     return agent is None or agent.spec.revoked
 
 
-def _instance(name: str, instance: InstanceRow) -> str:
+def _instance(name: str, instance: InstanceRow, ready: dict[str, str]) -> str:
     spec, seen = instance.spec, instance.seen
     if not instance.running:
         return f"has not stopped {name}"
     if spec.revision in seen.refused or spec.revision in spec.rejected:
         return ""  # it waits for a person
-    whole = seen.ready and seen.revision == spec.revision and seen.update is UpdateState.IDLE
+    whole = name in ready and seen.ready and seen.revision == spec.revision and seen.update is UpdateState.IDLE
     return "" if whole else f"does not run {name}"
 
 
