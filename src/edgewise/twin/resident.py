@@ -6,14 +6,9 @@ It has one alarm for everything that time brings, so that an idle device costs n
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar, assert_never
-
-import msgspec
+from typing import TYPE_CHECKING, Final, assert_never
 
 from edgewise.engine import machine, recovery, resident
-from edgewise.engine.backoff import Backoff
-from edgewise.engine.contact import Contact, Failure
-from edgewise.engine.downlink import Downlink
 from edgewise.engine.identity import IdentityDamaged, read_certificates, remove_identity
 from edgewise.engine.install import failed
 from edgewise.engine.journal import open_journal
@@ -25,7 +20,6 @@ from edgewise.engine.protocol import (
     Activate,
     Cancel,
     ContactChanged,
-    Desired,
     Done,
     Effect,
     Emit,
@@ -48,30 +42,22 @@ from edgewise.engine.tables import SlotPhase
 from edgewise.engine.trees import installed_trees
 from edgewise.engine.trees import remove as remove_trees
 from edgewise.engine.turns import TICK_SECONDS_MIN, Turns
-from edgewise.engine.uplink import Uplink, Wait
 from edgewise.ports.files import FilesError
+from edgewise.twin.calls import Calls
 from edgewise.twin.fetching import Fetching
 from edgewise.twin.kernel import Ticket
-from edgewise.twin.link import Answered, Exchange, Outcome, Refused, Request
 from edgewise.twin.workloads import Process
-from edgewise.wire.desired import DesiredState
-from edgewise.wire.report import DeviceReport, FrameReport, ReportAnswer, Series
+from edgewise.wire.report import DeviceReport, FrameReport, Series
 
 if TYPE_CHECKING:
     from edgewise.twin.device import SimDevice
 
 AGENT_VERSION: Final = "twin"
-_ENCODER: Final = msgspec.msgpack.Encoder()
-_ANSWER: Final = msgspec.msgpack.Decoder(ReportAnswer)
-_DESIRED: Final = msgspec.msgpack.Decoder(DesiredState)
 _START_SECONDS: Final = 0.03
 _FORGET_SECONDS: Final = 600.0
 _FORGET_POLL_SECONDS: Final = 0.5
-_RENEW_RETRY_SECONDS: Final = 600.0
 _FOLDERS: Final = ("journal", "outbox", "trees", "staging", "manifests", "instances", "repository", "logs", "agent")
 _NEVER: Final = float("inf")
-_UNTRUSTED: Final = Failure(untrusted=True)
-T = TypeVar("T")
 
 
 class Resident:
@@ -79,27 +65,18 @@ class Resident:
     monotonic ones."""
 
     __slots__ = (
-        "_busy",
-        "_contact",
-        "_downlink",
+        "_calls",
         "_ended",
         "_fetches",
-        "_forced_at",
         "_forgetting",
         "_frame_at",
         "_frame_from",
         "_fresh",
-        "_learnt",
-        "_poll_at",
-        "_polling",
         "_queue",
-        "_renewing",
-        "_report_at",
-        "_reporting",
         "_ticket",
         "_turns",
-        "_uplink",
         "agent",
+        "busy",
         "damage",
         "device",
         "journal",
@@ -115,28 +92,16 @@ class Resident:
         self.outbox = open_outbox(device.disk, chance, f"{device.name}-{chance.token(6).hex()}", around.limits)
         state = recovery.recover(opened.records, device.name, around.limits, damage=opened.damage)
         self._turns: Turns[State] = Turns(self, state, self, clock, limits)
-        self._contact = Contact(clock.monotonic(), limits.offline_after_seconds)
-        first, most = limits.backoff_first_seconds, limits.backoff_seconds_max
-        self._uplink = Uplink(self.outbox, clock, Backoff(chance, first, most), limits, device.boot_id)
-        poll = around.profile.poll_seconds
-        self._downlink = Downlink(resident.position(state), Backoff(chance, first, most), limits, poll)
-        if state.durable.document is not None:
-            self._contact.watch(self._downlink.note(state.durable.document))
+        self._calls = Calls(device, self, state, limits)
         self._queue: list[Event] | None = None
         self._fetches: dict[int, Fetching] | None = None
-        self._busy = self._ended = self._fresh = False
-        self._polling: Exchange | None = None
-        self._reporting: Exchange | None = None
-        self._renewing: Exchange | None = None
+        self.busy = self._ended = self._fresh = False
         self._ticket: Ticket | None = None
-        self._poll_at = clock.monotonic()
-        self._report_at = _NEVER
         self._frame_from = clock.wall()
         self._frame_at = _NEVER
         if around.profile.report_seconds > 0:
             self._frame_at = clock.monotonic() + chance.uniform(0.0, 1.0) * around.profile.report_seconds
-        self._forgetting = self._forced_at = -_NEVER
-        self._learnt = 0.0
+        self._forgetting = -_NEVER
 
     # ---- life ----
 
@@ -155,16 +120,14 @@ class Resident:
         inventory = DeviceReport(device=device.name, capacity=device.capacity, agent_version=AGENT_VERSION, boot_id=device.boot_id)
         self.outbox.append("status", inventory)
         self.outbox.flush()
-        self._wake_uplink()
+        self._calls.wake_uplink()
 
     def end(self, *, clean: bool = False) -> None:
         """Die; `clean`: having written down that all is in order."""
         if self._ended:
             return
         self._ended = True
-        for exchange in (self._polling, self._reporting, self._renewing):
-            if exchange is not None:
-                exchange.abandon()
+        self._calls.end()
         for fetch in (self._fetches or {}).values():
             fetch.stop()
         if self._ticket is not None:
@@ -179,7 +142,7 @@ class Resident:
 
     def floor(self) -> float:
         """Return the time to judge signatures by: the later of the clock and what the control plane last said."""
-        return max(self.device.clock.wall(), self._learnt)
+        return max(self.device.clock.wall(), self._calls.learnt)
 
     def guarded(self, call: Callable[[], None]) -> None:
         """Do something that may find the power gone."""
@@ -195,18 +158,18 @@ class Resident:
             self._queue = [event]
         else:
             self._queue.append(event)
-        if not self._busy:
+        if not self.busy:
             self.guarded(self._pump)
 
     def _pump(self) -> None:
-        self._busy = True
+        self.busy = True
         try:
             while self._queue and not self._ended:
                 self._turns.turn(self._queue.pop(0))
             self._queue = None
         finally:
-            self._busy = False
-        self._alarm()
+            self.busy = False
+        self.alarm()
 
     def handle(self, state: State, event: Event, now: Now) -> tuple[State, list[Effect]]:
         """See `engine.turns.Engine`."""
@@ -260,7 +223,7 @@ class Resident:
         if self._fresh:
             self._fresh = False
             self.outbox.flush()
-            self._wake_uplink()
+            self._calls.wake_uplink()
         known = resident.exit_known(event)
         if known:
             self.device.supervisor.acknowledge(known)
@@ -371,20 +334,18 @@ class Resident:
 
     # ---- time ----
 
-    def _alarm(self) -> None:
+    def alarm(self) -> None:
         """Be woken when the next thing is due. An alarm that is earlier than needed stays: it costs less than a new one."""
         if self._ended:
             return
         clock = self.device.clock
-        at = min(self._report_at, self._poll_at, self._frame_at)
+        now = clock.monotonic()
+        at = min(self._calls.due(now), self._frame_at)
         wake = self._turns.wake()
         if wake is not None:
-            at = min(at, max(wake, clock.monotonic() + TICK_SECONDS_MIN))
-        silence = self._contact.due_in(clock.monotonic())
-        if silence is not None:
-            at = min(at, clock.monotonic() + max(silence, TICK_SECONDS_MIN))
+            at = min(at, max(wake, now + TICK_SECONDS_MIN))
         if self._forgetting > 0:
-            at = min(at, clock.monotonic() + _FORGET_POLL_SECONDS)
+            at = min(at, now + _FORGET_POLL_SECONDS)
         if at == _NEVER:
             return
         when = clock.when(at)
@@ -400,40 +361,38 @@ class Resident:
     def _look(self) -> None:
         clock = self.device.clock
         now = clock.monotonic()
-        self._tell(self._contact.check(now))
+        self._calls.listen(now)
         wake = self._turns.wake()
         if wake is not None and wake <= now:
-            self._busy = True
+            self.busy = True
             try:
                 self._turns.turn(None)
             finally:
-                self._busy = False
+                self.busy = False
             if self._queue:
                 self._pump()
         if self._ended:
             return
         if self._frame_at <= now:
             self._frame(now)
-        if self._report_at <= now:
-            self._report()
-        if self._poll_at <= now:
-            self._poll()
+        self._calls.look(now)
         if self._forgetting > 0 and (self.outbox.empty or now - self._forgetting > _FORGET_SECONDS):
             self._forget()
             return
-        self._alarm()
+        self.alarm()
 
     def look_again(self) -> None:
         """Take note that something happened to a process."""
         self._turns.look_again()
-        if not self._busy:
-            self._alarm()
+        if not self.busy:
+            self.alarm()
 
-    def _tell(self, changed: ContactChanged | None) -> None:
+    def tell(self, changed: ContactChanged | None) -> None:
+        """Hand what the links saw to the engine."""
         if changed is not None:
             self.give(changed)
 
-    # ---- reports ----
+    # ---- metrics ----
 
     def _frame(self, now: float) -> None:
         device = self.device
@@ -449,125 +408,9 @@ class Resident:
             )
             self.outbox.append("telemetry", frame)
             self.outbox.flush()
-            self._wake_uplink()
+            self._calls.wake_uplink()
 
-    def _wake_uplink(self) -> None:
-        if self._reporting is None:
-            self._report_at = self.device.clock.monotonic()
-            if not self._busy:
-                self._report()
-                self._alarm()
-
-    def _report(self) -> None:
-        if self._reporting is not None or self._ended:
-            return
-        decided = self._uplink.next()
-        if isinstance(decided, Wait):
-            self._report_at = _NEVER if decided.seconds is None else self.device.clock.monotonic() + decided.seconds
-            return
-        self._report_at = _NEVER
-        if not self.agent:
-            self._report_at = self.device.clock.monotonic() + self._uplink.failed(_UNTRUSTED)
-            return
-        request = Request(
-            purpose="report", agent=self.agent, device=self.device.name, key=self.device.key, body=_ENCODER.encode(decided.report)
-        )
-        self._reporting = self.device.link.send(request, self._reported)
-
-    def _reported(self, outcome: Outcome) -> None:
-        if not self._ended:
-            self._reporting = None
-            self.guarded(partial(self._take_report, outcome))
-
-    def _take_report(self, outcome: Outcome) -> None:
-        clock = self.device.clock
-        answer = _decoded(_ANSWER, outcome)
-        if answer is None:
-            self._report_at = clock.monotonic() + self._uplink.failed(self._failed(outcome))
-        else:
-            self._uplink.answered(answer)
-            self._learnt = max(self._learnt, answer.time)
-            self._tell(self._contact.reached(clock.monotonic()))
-            self._report()
-        self._alarm()
-
-    def _failed(self, outcome: Outcome) -> Failure:
-        """Judge an exchange that brought nothing."""
-        failure = Failure(status=outcome.status, retry_after=outcome.retry_after or 0.0) if isinstance(outcome, Refused) else Failure()
-        now = self.device.clock.monotonic()
-        self._tell(self._contact.reached(now) if failure.contact else self._contact.failed(now))
-        if failure.distrust and now - self._forced_at >= _RENEW_RETRY_SECONDS:
-            self._forced_at = now
-            self._renew()
-        return failure
-
-    # ---- desired state ----
-
-    def _poll(self) -> None:
-        if self._polling is not None or self._ended:
-            return
-        self._poll_at = _NEVER
-        if not self.agent:
-            now = self.device.clock.monotonic()
-            self._poll_at = now + self._downlink.failed(_UNTRUSTED)
-            self._tell(self._contact.failed(now))
-            return
-        request = Request(
-            purpose="desired",
-            agent=self.agent,
-            device=self.device.name,
-            key=self.device.key,
-            path=str(self._downlink.position),
-            wait=self._downlink.wait,
-            session=self.outbox.session,
-        )
-        self._polling = self.device.link.send(request, self._polled)
-
-    def _polled(self, outcome: Outcome) -> None:
-        if not self._ended:
-            self._polling = None
-            self.guarded(partial(self._take_poll, outcome))
-
-    def _take_poll(self, outcome: Outcome) -> None:
-        clock = self.device.clock
-        nothing = isinstance(outcome, Answered) and not outcome.body
-        state = None if nothing else _decoded(_DESIRED, outcome)
-        if state is None and not nothing:
-            self._poll_at = clock.monotonic() + self._downlink.failed(self._failed(outcome))
-            self._alarm()
-            return
-        self._downlink.answered()
-        news = self._contact.online is not True
-        self._tell(self._contact.reached(clock.monotonic()))
-        if news:
-            self._uplink.hurry()
-            self._wake_uplink()
-        if state is not None:
-            for document in state.devices:
-                self._contact.watch(self._downlink.note(document))
-                if document.device == self.device.name:
-                    self.give(Desired(document=document))
-            self._downlink.position = state.position
-        self._poll()
-        self._alarm()
-
-    # ---- identity ----
-
-    def _renew(self) -> None:
-        if self._renewing is None:
-            request = self.device.renewal(self.agent)
-            self._renewing = self.device.link.send(request, self._renewed)
-
-    def _renewed(self, outcome: Outcome) -> None:
-        if not self._ended:
-            self._renewing = None
-            self.guarded(partial(self._take_renewal, outcome))
-
-    def _take_renewal(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Answered) and self.device.keep_renewed(outcome.body):
-            self.device.note("renewed", self.agent)
-            self._uplink.try_again()
-            self._wake_uplink()
+    # ---- the end ----
 
     def _forget(self) -> None:
         device = self.device
@@ -580,15 +423,6 @@ class Resident:
         except FilesError:
             device.note("disk", "not everything could be removed")
         device.left()
-
-
-def _decoded(decoder: "msgspec.msgpack.Decoder[T]", outcome: Outcome) -> T | None:
-    if not isinstance(outcome, Answered):
-        return None
-    try:
-        return decoder.decode(outcome.body)
-    except msgspec.MsgspecError:
-        return None
 
 
 def _agent(device: "SimDevice") -> str:
