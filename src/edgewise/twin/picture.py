@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["NoPicture", "Picture", "draw", "paths_for", "typical", "write"]
 
 _WIDE: Final = 11.0
+_LEFT: Final = 1.85
 _HEAD: Final = 1.62
 _TALL: Final = 3.5
 _GAP: Final = 0.36
 _FOOT: Final = 0.72
 _NOTE: Final = 0.175
-"""Inches: the whole width, the head, the first panel, the room between panels, the foot and each line in it."""
+"""Inches: the whole width, the room for names, the head, the first panel, the room between panels, the foot and each line in it."""
 
 _DOTS_PER_INCH: Final = 150
 _STEPS: Final = 400
@@ -44,6 +45,7 @@ _LINE: Final = 118
 
 # Okabe and Ito's colours, told apart by everybody; versions differ in their dashes too.
 _BLUE: Final = "#0072B2"
+_SHADE: Final = "#4F9BCB"
 _ORANGE: Final = "#E69F00"
 _GREEN: Final = "#009E73"
 _RED: Final = "#D55E00"
@@ -56,6 +58,9 @@ _FAINT: Final = "#E4E7EB"
 _NEW_LINES: Final = ((_BLUE, "-"), (_PURPLE, "-."), (_GREEN, (0, (1, 1.2))), (_RED, (0, (4, 1, 1, 1, 1, 1))))
 _OLD_LINES: Final = ((_GREY, (0, (5, 2))), ("#A5ABB3", (0, (2, 1.5))), (_ORANGE, (0, (5, 2))))
 """Colour and dashes of the versions that the change moves to, and of those that were there before."""
+
+_AXIS: Final = ((120.0, 1.0, "seconds"), (3.0 * 3600, 60.0, "minutes"), (4.0 * 86400, 3600.0, "hours"), (math.inf, 86400.0, "days"))
+"""Up to how long an axis has which unit."""
 
 _Dashes = str | tuple[float, tuple[float, ...]]
 
@@ -158,12 +163,10 @@ def _saved(figure: "Figure", form: str) -> bytes:
 
 
 class _Clock:
-    """Seconds of a run on the axis of the picture: minutes, hours or days since the change."""
+    """Seconds of a run on the axis of the picture: seconds, minutes, hours or days since the change."""
 
     def __init__(self, seconds: float) -> None:
-        self.scale, self.unit = (
-            (60.0, "minutes") if seconds <= 5400 * 2 else (3600.0, "hours") if seconds <= 86400 * 4 else (86400.0, "days")
-        )
+        self.scale, self.unit = next((scale, unit) for most, scale, unit in _AXIS if seconds <= most)
         self.end = seconds / self.scale
 
     def __call__(self, seconds: float) -> float:
@@ -187,7 +190,7 @@ def _figure(results: Sequence[RunResult], report: Report) -> "Figure":
     axes: list[Axes] = []
     top = tall - _HEAD
     for height in heights:
-        place = (1.35 / _WIDE, (top - height) / tall, (_WIDE - 1.35 - 0.4) / _WIDE, height / tall)
+        place = (_LEFT / _WIDE, (top - height) / tall, (_WIDE - _LEFT - 0.4) / _WIDE, height / tall)
         axes.append(figure.add_axes(place, sharex=axes[0] if axes else None))
         top -= height + _GAP
     _versions(axes[0], results, shown, clock)
@@ -202,13 +205,13 @@ def _figure(results: Sequence[RunResult], report: Report) -> "Figure":
 
 def _shown_seconds(shown: RunResult, start: float) -> float:
     """Return how much of the run is worth showing: to its end, but no long quiet after it."""
-    last = max((counts.at for counts in shown.counts), default=shown.simulated_seconds)
     ends = [rollout.ended_at for rollout in rollouts_of(shown).values() if rollout.ended_at is not None]
-    busy = [moment.until or moment.at for moment in shown.timeline] + ends
+    busy = [*(moment.until or moment.at for moment in shown.timeline), *ends]
+    last = max([*(counts.at for counts in shown.counts), *busy], default=shown.simulated_seconds)
     quiet = max(busy, default=last) - start
     room = max(ends, default=start) - start
     # Behind the last bar stands how its rollout ended.
-    return max(60.0, min(last - start, quiet * 1.06) if quiet > 0 else last - start, room / 0.87)
+    return max(20.0, min(last - start, quiet * 1.06) if quiet > 0 else last - start, room / 0.87)
 
 
 def _tidy(panel: "Axes", clock: _Clock, *, last: bool) -> None:
@@ -290,26 +293,33 @@ def _curve(result: RunResult, name: str, grid: Sequence[float]) -> list[float]:
 
 
 class _Move(msgspec.Struct, frozen=True):
-    """A rollout on its row: where its waves begin, when it turned back, how it ended."""
+    """A rollout on its row: where its waves begin and what they are called, when it turned back, how it ended."""
 
     name: str
     state: str
     start: float
     end: float | None
     back: float | None
-    waves: tuple[float, ...]
+    waves: tuple[tuple[float, str], ...]
 
 
 def _moves(shown: RunResult) -> list[_Move]:
     moves = []
     for rollout in sorted(rollouts_of(shown).values(), key=lambda rollout: (rollout.started_at, rollout.name)):
         subjects = (rollout.name, rollout.workload, f"{rollout.workload.partition('/')[0]}/{rollout.name}")
-        waves = [moment.at for moment in shown.timeline if moment.kind == "wave" and moment.subject in subjects]
         until = rollout.ended_at if rollout.ended_at is not None else math.inf
-        waves = [at for at in waves if rollout.started_at <= at <= until] or [rollout.started_at]
+        told = [moment for moment in shown.timeline if moment.kind == "wave" and moment.subject in subjects]
+        waves = [(moment.at, _called(moment)) for moment in told if rollout.started_at <= moment.at <= until]
+        waves = waves or [(rollout.started_at, "all at once")]
         name = f"{rollout.workload} {rollout.version}"
         moves.append(_Move(name, rollout.state, rollout.started_at, rollout.ended_at, rollout.rollback_at, tuple(sorted(waves))))
     return moves[:_ROLLOUTS_MAX]
+
+
+def _called(moment: Moment) -> str:
+    """Return what to call a wave, which a moment calls `wave 2 of 3`."""
+    words = moment.message.replace(":", " ").split()[:4]
+    return "all at once" if words[2:] == ["of", "1"] else " ".join(words[:2] if words[1:2] != ["1"] else words)
 
 
 def _waves(panel: "Axes", shown: RunResult, moves: Sequence[_Move], start: float, clock: _Clock) -> None:
@@ -330,15 +340,11 @@ def _waves(panel: "Axes", shown: RunResult, moves: Sequence[_Move], start: float
 def _pieces(move: _Move, start: float, clock: _Clock, end: float) -> Iterator[tuple[float, float, str, str]]:
     """Yield from, to, colour and text of each wave, and of the way back."""
     turned = clock(move.back - start) if move.back is not None else None
-    borders = [clock(at - start) for at in move.waves if turned is None or clock(at - start) < turned]
+    waves = [(clock(at - start), called) for at, called in move.waves if turned is None or clock(at - start) < turned]
+    borders = [at for at, _ in waves]
     stops = [*borders[1:], turned if turned is not None else end]
-    for number, (first, last) in enumerate(zip(borders, stops, strict=True), 1):
-        yield (
-            max(first, 0.0),
-            min(last, clock.end),
-            _BLUE if number % 2 else "#4F9BCB",
-            f"wave {number}" if len(move.waves) > 1 else "all at once",
-        )
+    for number, ((first, called), last) in enumerate(zip(waves, stops, strict=True)):
+        yield max(first, 0.0), min(last, clock.end), _SHADE if number % 2 else _BLUE, called
     if turned is not None:
         yield turned, end, _RED, "back"
 
@@ -347,7 +353,9 @@ def _inside(panel: "Axes", row: int, span: tuple[float, float], clock: _Clock, t
     """Write into a bar what fits into it: all of it, its last word, or nothing."""
     first, last = span
     share = (last - first) / clock.end
-    fitting = next((words for words in (text, text.rpartition(" ")[2]) if share > 0.0095 * len(words) + 0.006), "")
+    words = text.split()
+    shorter = (text, " ".join(words[:2]), words[1] if len(words) > 1 else "")
+    fitting = next((said for said in shorter if said and share > 0.0095 * len(said) + 0.006), "")
     if fitting:
         panel.text((first + last) / 2, row, fitting, ha="center", va="center", color="white", fontsize=8, fontweight="bold")
 
@@ -365,7 +373,7 @@ def _beside(panel: "Axes", row: int, end: float, clock: _Clock, state: str) -> N
 
 def _rows(panel: "Axes", names: Sequence[str]) -> None:
     panel.set_ylim(len(names) - 0.4, -0.6)
-    panel.set_yticks(range(len(names)), [name if len(name) <= 18 else name[:17] + "…" for name in names])
+    panel.set_yticks(range(len(names)), [name if len(name) <= 25 else name[:24] + "…" for name in names])
     panel.tick_params(axis="y", length=0)
 
 
