@@ -26,8 +26,8 @@ _RUNTIMES: Final = {"onnxruntime": "1.20.0", "python": "3.11.2"}
 
 
 class FleetLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How big a fleet may be: bytes of its file or of a file of classes, devices, sites, classes; how many devices share a site where a
-    fleet is made up."""
+    """How big a fleet may be: bytes of its file or of a file of classes, devices, sites, classes. Where a fleet is made up, at most
+    `devices_per_site` share a site, and there are `sites_least` sites where there are twice as many devices."""
 
     file_bytes_max: int = 512_000_000
     classes_bytes_max: int = 1_000_000
@@ -35,6 +35,7 @@ class FleetLimits(msgspec.Struct, frozen=True, kw_only=True):
     sites_max: int = 50_000
     classes_max: int = 1_000
     devices_per_site: int = 25
+    sites_least: int = 4
     problems_max: int = 25
 
 
@@ -145,12 +146,12 @@ def made_fleet(count: int, classes: tuple[DeviceClass, ...] = DEFAULT_CLASSES, s
     if sum(sort.weight for sort in classes) <= 0:
         raise Invalid((Problem(path="classes", message="no class has a weight above 0"),))
     kernel = Kernel(seed)
-    needed = -(-count // limits.devices_per_site)
+    needed = max(-(-count // limits.devices_per_site), min(limits.sites_least, -(-count // 2)))
     sites = tuple(_site(f"site-{number:0{_width(needed)}d}", kernel) for number in range(1, needed + 1))
     devices = tuple(
         TwinDevice(
             name=f"device-{number + 1:0{_width(count)}d}",
-            site=sites[number // limits.devices_per_site].name,
+            site=sites[number * needed // count].name,
             device_class=_weighted([(sort.weight, sort.name) for sort in classes], kernel.stream("made", "device", number)),
         )
         for number in range(count)

@@ -496,7 +496,7 @@ def test_warming_up_takes_as_long_as_the_slowest_link():
     slow = msgspec.structs.replace(
         fleet, sites=tuple(msgspec.structs.replace(site, link=LinkQuality(bandwidth=1e6)) for site in fleet.sites)
     )
-    assert warm_up_seconds(slow) == pytest.approx(300 + 1.5 * 25 * 40e6 / 1e6, rel=0.01)
+    assert warm_up_seconds(slow) == pytest.approx(300 + 1.5 * 10 * 40e6 / 1e6, rel=0.01)
 
 
 # ---- the story ----

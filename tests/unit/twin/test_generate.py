@@ -54,9 +54,14 @@ def test_default_classes_differ_where_it_matters():
     assert solar.battery_watt_hours > 12 * (0.7 * solar.idle_watts + 0.3 * solar.busy_watts)
 
 
-@pytest.mark.parametrize("count", [1, LIMITS.devices_per_site, LIMITS.devices_per_site + 1])
-def test_sites_are_as_many_as_it_takes(count):
-    assert len(made_fleet(count).sites) == (1 if count <= LIMITS.devices_per_site else 2)
+@pytest.mark.parametrize(("count", "sites"), [(1, 1), (2, 1), (3, 2), (8, 4), (9, 4), (100, 4), (101, 5)])
+def test_sites_are_as_many_as_it_takes(count, sites):
+    fleet = made_fleet(count)
+    crowds = Counter(device.site for device in fleet.devices)
+    assert len(crowds) == sites
+    assert set(crowds) == {site.name for site in fleet.sites}
+    assert max(crowds.values()) - min(crowds.values()) <= 1
+    assert max(crowds.values()) <= LIMITS.devices_per_site
 
 
 def test_the_size_is_bounded():
@@ -152,12 +157,12 @@ WRONG_WORKLOAD = Workload(metadata=Metadata(name="w"), spec=WorkloadSpec(artifac
 @pytest.mark.parametrize(
     ("fleet", "said"),
     [
-        (changed(1, site="site-02"), "devices[1].site: 'site-02' is not among the fleet's sites (did you mean 'site-01'?)"),
+        (changed(1, site="site-09"), "devices[1].site: 'site-09' is not among the fleet's sites (did you mean 'site-0"),
         (changed(1, device_class="raspberry-pi-6"), "did you mean 'raspberry-pi-"),
         (changed(1, name="device-01"), "devices[1].name: 'device-01' is there twice"),
         (changed(2, labels={"site": "x"}), "devices[2].labels.site: 'site' is built in"),
         (msgspec.structs.replace(SMALL, devices=()), "devices: must not be empty"),
-        (msgspec.structs.replace(SMALL, sites=SMALL.sites * 2), "sites[1].name: 'site-01' is there twice"),
+        (msgspec.structs.replace(SMALL, sites=SMALL.sites * 2), "sites[2].name: 'site-01' is there twice"),
         (msgspec.structs.replace(SMALL, workloads=(WRONG_WORKLOAD,)), "workloads[0].spec.artifact: needs exactly one of"),
         (b'{"twinFleetVersion": 2, "sites": [], "classes": [], "devices": []}', "'2' is none of 1"),
         (b'{"sites": [], "clases": [], "devices": []}', "fleet.json:1:15: unknown field 'clases' (did you mean 'classes'?)"),
@@ -181,7 +186,7 @@ def test_a_fleet_is_bounded(tmp_path):
     assert len(fleet_in(tmp_path, SMALL, devices_max=3).devices) == 3
     with pytest.raises(Invalid, match="3 entries, at most 2"):
         fleet_in(tmp_path, SMALL, devices_max=2)
-    with pytest.raises(Invalid, match="1 entries, at most 0"):
+    with pytest.raises(Invalid, match="2 entries, at most 0"):
         fleet_in(tmp_path, SMALL, sites_max=0)
     size = len(msgspec.json.encode(SMALL))
     assert fleet_in(tmp_path, SMALL, file_bytes_max=size) == SMALL
