@@ -19,7 +19,20 @@ from edgewise.controllers.view import FleetView
 from edgewise.controllers.work import Work
 from edgewise.delivery.analysis import gives_up_at, judge, overall
 from edgewise.delivery.placement import Offer, Request, fitting
-from edgewise.delivery.rollout import TABLE, Candidate, Effect, Facts, Signal, Standing, Tally, choose, signal_of, wave_count, wave_need
+from edgewise.delivery.rollout import (
+    TABLE,
+    Candidate,
+    Effect,
+    Facts,
+    Signal,
+    Standing,
+    Tally,
+    bad_news,
+    choose,
+    signal_of,
+    wave_count,
+    wave_need,
+)
 from edgewise.delivery.variants import meets
 from edgewise.resources.quantity import seconds
 from edgewise.resources.rollout import MemberCounts, MetricVerdict, RolloutStatus
@@ -39,10 +52,13 @@ def step(view: FleetView, row: WorkloadRow, rollout: RolloutRow, members: Member
         case RolloutState.ROLLING_BACK:
             back = not moving.send_back() and (members.tally.updating == 0 or not rollout.spec.from_revision)
         case RolloutState.PROGRESSING:
-            moving.release()
-            moving.fill()
+            # What failed comes first: nobody else is given a revision that is about to be taken back.
+            if bad_news(moving.facts(back=True)) is None:
+                moving.release()
+                moving.fill()
         case _:
-            moving.release()
+            if bad_news(moving.facts(back=True)) is None:
+                moving.release()
     if moving.wrote:
         # What it says of the members is only true once this is applied.
         return

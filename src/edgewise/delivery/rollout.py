@@ -191,7 +191,7 @@ def signal_of(facts: Facts) -> Signal | None:
         case RolloutState.PENDING:
             return Signal.ABORT if facts.spec.abort else Signal.START
         case RolloutState.PROGRESSING | RolloutState.PAUSED:
-            return _bad_news(facts) or _word(facts) or _progress(facts)
+            return bad_news(facts) or _word(facts) or _progress(facts)
         case RolloutState.ROLLING_BACK:
             if not facts.back:
                 return None
@@ -200,7 +200,8 @@ def signal_of(facts: Facts) -> Signal | None:
             return None
 
 
-def _bad_news(facts: Facts) -> Signal | None:
+def bad_news(facts: Facts) -> Signal | None:
+    """Return what takes the revision back now, whatever else may happen, or None."""
     if facts.spec.abort:
         return Signal.ABORT
     if over_budget(facts.spec.strategy.canary, facts.tally):

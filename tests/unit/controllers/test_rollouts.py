@@ -70,6 +70,24 @@ def test_failed_devices_over_budget_bring_all_back(eight):
     assert {c.reason for c in eight.get("Workload", "app").status.conditions} == {"RevisionRejected"}
 
 
+def test_over_budget_nobody_takes_the_place_of_a_member_out_of_reach(eight):
+    """Members fail at the moment when one that went out of reach makes room for another one: first of all, no further device may fail."""
+    for device in eight.devices.values():
+        device.slow = True
+    eight.apply("2", waves=(3, "100%"), budget="34%", deadline="10m")
+    eight.run(2)
+    first = sorted(name for name, one in eight.instances().items() if one.spec.rollout == "app-2")
+    assert len(first) == 3
+    eight.devices[first[0]].online = False
+    eight.run(60)
+    assert eight.rollout(2).status.members.unreached == 1
+    eight.bad.add("2")
+    for device in eight.devices.values():
+        device.slow = False
+    eight.until(lambda: eight.state(2) == "RolledBack")
+    assert sorted(eight.rollout(2).status.touched_devices) == first
+
+
 def test_a_failure_within_the_budget_is_borne(eight):
     eight.bad.add(("d3", "2"))
     eight.apply("2", budget="50%", waves=("50%", "100%"))
