@@ -3,9 +3,18 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 REQUIRE_ALL = "EDGEWISE_REQUIRE_ALL"
 """When it is 1 in the environment, a test that cannot run here fails: where everything must be there, a skip would hide that it is not."""
+
+EXPLORE = "EDGEWISE_EXPLORE"
+"""When it is 1, property tests draw other examples each time; otherwise always the same ones, so that a change is judged by what it changed.
+Whoever hunts for bugs explores: `make soak` does."""
+
+settings.register_profile("steady", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile("explore" if os.environ.get(EXPLORE) == "1" else "steady")
 
 
 @pytest.hookimpl(wrapper=True)

