@@ -140,7 +140,7 @@ class AcknowledgedKept(Observer):
             for number, item in enumerate(items.items, items.first)
             if number > marks.get(lane, 0)
         )
-        told = len(decision.transaction.events)
+        told = sum(event.source != "control" for event in decision.transaction.events)
         if told != fresh:
             world.violated("acknowledged-kept", agent, f"{told} events took effect, {fresh} were new")
         for lane, number in decision.answer.marks.items():
