@@ -42,6 +42,7 @@ class Request(msgspec.Struct):
     body: bytes
     peer: bytes
     connection: int
+    at: float
 
 
 class Reply(msgspec.Struct):
@@ -66,7 +67,14 @@ def error_reply(status: int, reason: str, **headers: str) -> Reply:
 
 class FakeGateway:
     def __init__(
-        self, issuer: Issuer, folder: Path, *, now: float | None = None, hosts: tuple[str, ...] = ("127.0.0.1",), lifetime: float = 3600.0
+        self,
+        issuer: Issuer,
+        folder: Path,
+        *,
+        now: float | None = None,
+        hosts: tuple[str, ...] = ("127.0.0.1",),
+        lifetime: float = 3600.0,
+        port: int = 0,
     ):
         key, chain = issuer.issue_server(hosts, time.time() if now is None else now, lifetime)
         files = folder / f"server-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
@@ -85,14 +93,16 @@ class FakeGateway:
         self.bytes_in = 0
         self.bytes_out = 0
         self._lock = threading.Lock()
+        self._ending = threading.Event()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener: socket.socket | None = None
-        self.port = 0
+        self.port = port
         self.start()
 
     def start(self) -> None:
         self.stopping = False
+        self._ending.clear()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self._listener.getsockname()[1]
         thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
@@ -101,6 +111,7 @@ class FakeGateway:
 
     def stop(self) -> None:
         self.stopping = True
+        self._ending.set()
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
@@ -108,7 +119,7 @@ class FakeGateway:
             self._listener = None
         self.drop()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
         self._threads.clear()
 
     def drop(self) -> None:
@@ -134,7 +145,7 @@ class FakeGateway:
             self._threads.append(thread)
 
     def _serve(self, plain: socket.socket, number: int) -> None:
-        plain.settimeout(30)
+        plain.settimeout(60)
         try:
             secured = self.context.wrap_socket(plain, server_side=True)
         except (OSError, ssl.SSLError):
@@ -178,12 +189,13 @@ class FakeGateway:
             body=body,
             peer=secured.getpeercert(binary_form=True) or b"",
             connection=number,
+            at=time.monotonic(),
         )
         with self._lock:
             self.requests.append(request)
         reply = self.handler(request)
         if reply.delay:
-            time.sleep(reply.delay)
+            self._ending.wait(reply.delay)
         return self._answer(secured, request, reply)
 
     def _answer(self, secured: ssl.SSLSocket, request: Request, reply: Reply) -> bool:
@@ -231,10 +243,13 @@ def issuer(authority: Authority) -> Issuer:
 
 
 @pytest.fixture
-def gateway(issuer: Issuer, tmp_path: Path) -> Iterator[FakeGateway]:
-    fake = FakeGateway(issuer, tmp_path)
+def gateway(issuer: Issuer, tmp_path: Path, port_blocks) -> Iterator[FakeGateway]:
+    """A gateway that gets its port back when it is started again."""
+    ports = port_blocks()
+    fake = FakeGateway(issuer, tmp_path, port=ports.free(1)[0])
     yield fake
     fake.stop()
+    ports.give_back()
 
 
 class Device(msgspec.Struct):
@@ -407,7 +422,7 @@ def fleet(gateway: FakeGateway, issuer: Issuer) -> FakeFleet:
 
 @pytest.fixture
 def wait_for() -> Callable[..., None]:
-    def wait(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "waited in vain"

@@ -59,14 +59,14 @@ class Device:
             ]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(20)
+                self.process.wait(60)
             self.kill()
         self.log.close()
 
@@ -132,7 +132,7 @@ def test_a_device_runs_what_it_is_told_and_goes_on_without_a_network(fleet, devi
     target = fleet.release(fleet.bundle({"main.py": PROGRAM}, variant=HEARTBEAT))
     position = want(instance(target))
     device.start()
-    wait_for(lambda: latest() and latest().committed == "r1" and latest().ready, 30)
+    wait_for(lambda: latest() and latest().committed == "r1" and latest().ready)
     reports = [each for each in fleet.items if isinstance(each, DeviceReport)]
     assert any(each.capacity is not None and each.capacity.cpu_milli > 0 for each in reports)
     wait_for(lambda: any(isinstance(each, DeviceReport) and each.observed == position for each in fleet.items))
@@ -150,7 +150,7 @@ def test_a_device_runs_what_it_is_told_and_goes_on_without_a_network(fleet, devi
     workload = next(pid for pid, argv in processes() if any("main.py" in part for part in argv) and device.data.encode() in environ(pid))
     session = fleet.reports[-1].session
     os.kill(device.agent, signal.SIGKILL)
-    wait_for(lambda: fleet.reports[-1].session != session, 20)
+    wait_for(lambda: fleet.reports[-1].session != session)
     os.kill(workload, 0)
     assert {each.incarnation for each in fleet.reports} == {fleet.reports[0].incarnation}
 
@@ -158,13 +158,13 @@ def test_a_device_runs_what_it_is_told_and_goes_on_without_a_network(fleet, devi
     device.kill()
     fleet.gateway.stop()
     device.start()
-    wait_for(lambda: any(any("main.py" in part for part in argv) and device.data.encode() in environ(pid) for pid, argv in processes()), 20)
-    wait_for(lambda: read_status(DiskFiles(device.data)).agent.online is not True, 20)
+    wait_for(lambda: any(any("main.py" in part for part in argv) and device.data.encode() in environ(pid) for pid, argv in processes()))
+    wait_for(lambda: read_status(DiskFiles(device.data)).agent.online is not True)
 
     # and what happened meanwhile arrives
     before = len(fleet.items)
     fleet.gateway.start()
-    wait_for(lambda: len(fleet.items) > before and latest().ready, 40)
+    wait_for(lambda: len(fleet.items) > before and latest().ready)
     assert fleet.polls[-1][1] == str(position)
     local = read_status(DiskFiles(device.data))
     text = "\n".join(status_lines(local, time.time()))
@@ -176,13 +176,13 @@ def test_an_update_that_cannot_be_verified_leaves_what_runs(fleet, device, want,
     target = fleet.release(fleet.bundle({"main.py": PROGRAM}, variant=HEARTBEAT))
     want(instance(target))
     device.start()
-    wait_for(lambda: latest() and latest().committed == "r1", 30)
+    wait_for(lambda: latest() and latest().committed == "r1")
     worse = PROGRAM + b"# two\n"
     second = fleet.release(fleet.bundle({"main.py": worse}, version="2", variant=HEARTBEAT))
     digest = next(digest for digest, data in fleet.blobs.items() if data == worse)
     fleet.blobs[digest] = worse[:-1] + b"!"
     want(instance(second, "r2"))
-    wait_for(lambda: latest().reason == "WrongDigest" or "not what was signed" in latest().message, 30)
+    wait_for(lambda: latest().reason == "WrongDigest" or "not what was signed" in latest().message)
     assert latest().revision == "r1"
     assert latest().ready
     assert any(isinstance(each, EventReport) and each.type == "Warning" for each in fleet.items)
@@ -191,11 +191,12 @@ def test_an_update_that_cannot_be_verified_leaves_what_runs(fleet, device, want,
 def test_retry_after_is_honoured_and_nothing_is_lost(fleet, device, want, wait_for, helpers):
     fleet.report_refusal = helpers.error_reply(503, "Overloaded", Retry_After="2")
     device.start()
-    wait_for(lambda: any(each.target == "/v1/report" for each in fleet.gateway.requests), 20)
-    time.sleep(1.5)
-    assert sum(each.target == "/v1/report" for each in fleet.gateway.requests) == 1
+    wait_for(lambda: any(each.target == "/v1/report" for each in fleet.gateway.requests))
+    wait_for(lambda: sum(each.target == "/v1/report" for each in fleet.gateway.requests) >= 2)
+    first, second = [each.at for each in fleet.gateway.requests if each.target == "/v1/report"][:2]
+    assert second - first >= 2
     fleet.report_refusal = None
-    wait_for(lambda: any(isinstance(each, DeviceReport) and each.capacity for each in fleet.items), 10)
+    wait_for(lambda: any(isinstance(each, DeviceReport) and each.capacity for each in fleet.items))
     first = {lane: run.first for lane, run in fleet.reports[0].lanes.items()}
     assert set(first.values()) == {1}
 
@@ -204,10 +205,10 @@ def test_a_decommissioned_device_forgets_everything(fleet, device, want, latest,
     target = fleet.release(fleet.bundle({"main.py": PROGRAM}, variant=HEARTBEAT))
     want(instance(target))
     device.start()
-    wait_for(lambda: latest() and latest().committed == "r1", 30)
+    wait_for(lambda: latest() and latest().committed == "r1")
     want(decommission=True)
-    wait_for(lambda: any(isinstance(each, DeviceReport) and each.decommissioned for each in fleet.items), 30)
-    wait_for(lambda: device.process.poll() is not None, 20)
+    wait_for(lambda: any(isinstance(each, DeviceReport) and each.decommissioned for each in fleet.items))
+    wait_for(lambda: device.process.poll() is not None)
     assert not Path(f"{device.data}/identity/key.pem").exists()
     assert not Path(f"{device.data}/trees").exists()
 
@@ -216,8 +217,8 @@ def test_the_certificate_is_renewed_when_the_control_plane_turns_it_down(fleet, 
     before = Path(f"{device.data}/identity/certificate.pem").read_text()
     fleet.report_refusal = helpers.error_reply(401, "CertificateExpired")
     device.start()
-    wait_for(lambda: any(each.target == "/v1/report" for each in fleet.gateway.requests), 20)
-    wait_for(lambda: Path(f"{device.data}/identity/certificate.pem").read_text() != before, 60)
+    wait_for(lambda: any(each.target == "/v1/report" for each in fleet.gateway.requests))
+    wait_for(lambda: Path(f"{device.data}/identity/certificate.pem").read_text() != before)
     fleet.report_refusal = None
 
 
@@ -225,21 +226,21 @@ def test_a_damaged_identity_does_not_keep_the_workloads_from_running(fleet, devi
     target = fleet.release(fleet.bundle({"main.py": PROGRAM}, variant=HEARTBEAT))
     want(instance(target))
     device.start()
-    wait_for(lambda: latest() and latest().committed == "r1", 30)
+    wait_for(lambda: latest() and latest().committed == "r1")
     device.kill()
     Path(f"{device.data}/identity/certificate.pem").write_text("nonsense")
     device.start()
-    wait_for(lambda: any(any("main.py" in part for part in argv) and device.data.encode() in environ(pid) for pid, argv in processes()), 20)
+    wait_for(lambda: any(any("main.py" in part for part in argv) and device.data.encode() in environ(pid) for pid, argv in processes()))
 
 
 def test_a_device_that_has_not_joined_says_so(tmp_path):
     (tmp_path / "empty").mkdir()
     ended = subprocess.run(
-        [sys.executable, "-m", "edgewise.agent", "--data", str(tmp_path / "empty")], capture_output=True, timeout=30, check=False
+        [sys.executable, "-m", "edgewise.agent", "--data", str(tmp_path / "empty")], capture_output=True, timeout=60, check=False
     )
     assert ended.returncode == 3
     assert b"edgewise agent join" in ended.stderr
-    ended = subprocess.run([sys.executable, "-m", "edgewise.agent"], capture_output=True, timeout=30, check=False)
+    ended = subprocess.run([sys.executable, "-m", "edgewise.agent"], capture_output=True, timeout=60, check=False)
     assert ended.returncode == 2
 
 

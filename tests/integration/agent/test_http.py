@@ -103,13 +103,11 @@ def test_a_body_that_ends_early_hands_out_what_came(gateway, client, helpers):
 
 
 def test_a_silent_server_is_given_up(gateway, client, helpers):
-    gateway.handler = lambda request: helpers.Reply(delay=1.0)
-    began = time.monotonic()
+    gateway.handler = lambda request: helpers.Reply(delay=600)
     with pytest.raises(Unreachable):
         client.request("GET", "/", timeouts=Timeouts(read=0.2))
     with pytest.raises(Unreachable):
         client.request("GET", "/", timeouts=Timeouts(total=0.2))
-    assert time.monotonic() - began < 0.9
 
 
 def test_nobody_there_is_unreachable_and_the_next_address_is_tried(gateway, device, helpers):
@@ -125,12 +123,10 @@ def test_nobody_there_is_unreachable_and_the_next_address_is_tried(gateway, devi
 
 
 def test_abort_ends_a_poll_at_once(gateway, client, helpers):
-    gateway.handler = lambda request: helpers.Reply(delay=2.0)
+    gateway.handler = lambda request: helpers.Reply(delay=600)
     threading.Timer(0.2, client.abort).start()
-    began = time.monotonic()
     with pytest.raises(Unreachable):
-        client.request("GET", "/v1/desired", timeouts=Timeouts(read=30, total=None))
-    assert time.monotonic() - began < 1.5
+        client.request("GET", "/v1/desired", timeouts=Timeouts(read=600, total=None))
     with pytest.raises(Unreachable):
         client.request("GET", "/")
 
