@@ -1,29 +1,45 @@
 # noqa: INP001 - a script, not a package
-"""Writes the documentation that is made from the types: `python docs/generate.py`. With `--check` it only says whether it is current."""
+"""Writes the documentation that is made from the code: `python docs/generate.py`. With `--check` it only says whether it is current."""
 
+import re
 import sys
 from pathlib import Path
 
 from edgewise.resources.schema import reference
+from edgewise.twin.library import names, scenario
 
-FOLDER = Path(__file__).parent / "reference"
+DOCS = Path(__file__).parent
+FOLDER = DOCS / "reference"
+TWIN = DOCS / "twin.md"
 
 
 def main() -> int:
-    """Write or check `docs/reference`; return the exit code."""
-    pages = reference()
-    stale = [name for name, text in pages.items() if not (FOLDER / name).exists() or (FOLDER / name).read_text("utf-8") != text]
-    surplus = [path for path in FOLDER.glob("*") if path.name not in pages]
+    """Write or check what is made; return the exit code."""
+    pages = {FOLDER / name: text for name, text in reference().items()}
+    pages[TWIN] = with_scenarios(TWIN.read_text("utf-8"))
+    stale = [path for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text]
+    surplus = [path for path in FOLDER.glob("*") if path not in pages]
     if "--check" in sys.argv[1:]:
-        for name in [*stale, *(path.name for path in surplus)]:
-            sys.stderr.write(f"docs/reference/{name} is not current: run python docs/generate.py\n")
+        for path in [*stale, *surplus]:
+            sys.stderr.write(f"{path.relative_to(DOCS.parent)} is not current: run python docs/generate.py\n")
         return 1 if stale or surplus else 0
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in stale:
-        (FOLDER / name).write_text(pages[name], "utf-8")
+    for path in stale:
+        path.write_text(pages[path], "utf-8")
     for path in surplus:
         path.unlink()
     return 0
+
+
+def with_scenarios(page: str) -> str:
+    """Return the page on the twin with the table of the scenarios that come with Edgewise."""
+    rows = [f"| `{name}` | {scenario(name).description} |" for name in names()]
+    table = "\n".join(("| scenario | what happens |", "|---|---|", *rows))
+    mark = re.compile(r"(<!-- scenarios -->\n).*?(<!-- /scenarios -->)", re.DOTALL)
+    page, count = mark.subn(lambda match: f"{match[1]}{table}\n{match[2]}", page)
+    if count != 1:
+        raise SystemExit(f"{TWIN.name} has {count} places for the table of scenarios")
+    return page
 
 
 if __name__ == "__main__":
