@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edgewise.twin.story import NAMESPACE
+
 EDGEWISE = str(Path(sys.executable).with_name("edgewise"))
 
 
@@ -37,9 +39,9 @@ def report(tmp_path_factory):
 
 def test_the_story_goes_as_it_is_told(report):
     states = [run["rollouts"] for run in report["runs"]]
-    assert states == [{"line-3/inspector 2": "Succeeded", "line-3/inspector 3": "RolledBack"}] * 2
+    assert states == [{f"{NAMESPACE}/inspector 2": "Succeeded", f"{NAMESPACE}/inspector 3": "RolledBack"}] * 2
     assert report["figures"]["changeSeconds"]["p50"] > 0
-    assert any("line-3/inspector 3 was rolled back" in sentence for sentence in report["words"])
+    assert any(f"{NAMESPACE}/inspector 3 was rolled back" in sentence for sentence in report["words"])
 
 
 def test_a_seed_gives_the_same_run_in_any_process_under_any_hash_seed(report, tmp_path):

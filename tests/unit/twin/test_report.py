@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgewise.resources.artifact import Artifact, ArtifactSpec
+from edgewise.resources.meta import Metadata
+from edgewise.resources.workload import ArtifactReference, EveryMatchingDevice, Placement, Workload, WorkloadSpec
 from edgewise.twin import units
 from edgewise.twin.fleet import DeviceClass, TwinDevice, TwinFleet, TwinSite
-from edgewise.twin.plan import Plan
+from edgewise.twin.plan import Act, Plan
 from edgewise.twin.rehearsal import LostRun, Rehearsal
-from edgewise.twin.report import About, Report, about, compare, hash_over, is_clear, report_of
+from edgewise.twin.report import About, Report, about, change_words, compare, hash_over, is_clear, report_of
 from edgewise.twin.scenario import Scenario
 from edgewise.twin.tables import WIDTH, comparison_table, report_table
 
@@ -188,3 +191,44 @@ def test_what_is_clear(less, more, clear):
 )
 def test_figures_are_said_with_their_units(said, text):
     assert said == text
+
+
+def workload(version):
+    artifact = ArtifactReference(name="inspector", version=version)
+    return Workload(
+        metadata=Metadata(name="inspector", namespace="a"),
+        spec=WorkloadSpec(artifact=artifact, placement=Placement(every_matching_device=EveryMatchingDevice())),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "acts", "words"),
+    [
+        ("1", [Act(at=0, apply=workload("2"))], "a/inspector 1 to 2"),
+        ("1", [Act(at=0, apply=workload("1"))], "a/inspector changes"),
+        (None, [Act(at=0, apply=workload("1"))], "a/inspector 1, new"),
+        ("1", [Act(at=0, delete="a/inspector")], "a/inspector goes"),
+        ("1", [Act(at=at, apply=workload(str(at))) for at in (2, 3, 4, 5)], "a/inspector 1 to 2, a/inspector 2 to 3 and 2 more"),
+        (
+            "1",
+            [
+                Act(
+                    at=0,
+                    apply=Artifact(
+                        metadata=Metadata(name="inspector", namespace="a"), spec=ArtifactSpec(type="model", aliases={"best": "4"})
+                    ),
+                )
+            ],
+            "best of inspector to 4",
+        ),
+        ("1", [Act(at=0, action="cordon", on="box-1")], "no change"),
+    ],
+)
+def test_a_change_is_named_in_a_few_words(before, acts, words):
+    fleet = TwinFleet(
+        sites=(TwinSite(name="hall"),),
+        classes=(DeviceClass(name="box"),),
+        devices=(TwinDevice(name="box-1", site="hall", device_class="box"),),
+        workloads=() if before is None else (workload(before),),
+    )
+    assert change_words(Plan(seed=1, fleet=fleet, scenario=Scenario(name="calm"), acts=tuple(acts))) == words

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from edgewise.cli import main
+from edgewise.twin.picture import Picture
 from edgewise.twin.report import Comparison, Report
 from edgewise.twin.result import Progress
 
@@ -161,13 +162,16 @@ def test_the_trace_is_written_line_by_line(type_, plans, tmp_path):
     assert "the trace cannot be written" in err
 
 
-def test_pictures_are_written_where_they_are_wanted(type_, plans, tmp_path):
+def test_pictures_are_written_where_they_are_wanted(type_, plans, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("edgewise.twin.picture.draw", lambda results, report: drawn.append(report) or Picture(svg=b"<?xml", png=b"\x89PNG"))
     assert type_("--seed", "1", "--fleet", "3", "--picture", "story.svg")[2].endswith("picture: story.svg\n")
-    assert (tmp_path / "story.svg").read_bytes().startswith(b"<?xml")
+    assert (tmp_path / "story.svg").read_bytes() == b"<?xml"
     code, _, err = type_("-f", "change.yaml", "--compare", "change.yaml", "--seed", "1", "--fleet", "3", "--picture", "both")
     assert code == 0
     assert "picture: both-a.svg, both-a.png\n" in err
-    assert (tmp_path / "both-b.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "both-b.png").read_bytes() == b"\x89PNG"
+    assert [len(report.runs) for report in drawn] == [1, 1, 1]
 
 
 def test_a_picture_that_cannot_be_is_told_before_the_runs(type_, plans, monkeypatch):
