@@ -14,6 +14,7 @@ from edgewise.engine.protocol import Desired
 from edgewise.engine.resident import position
 from edgewise.engine.turns import TICK_SECONDS_MIN
 from edgewise.engine.uplink import Uplink, Wait
+from edgewise.twin.enrolling import keep_renewed, renewal
 from edgewise.twin.link import Answered, Exchange, Outcome, Refused, Request
 from edgewise.wire.desired import DesiredState
 from edgewise.wire.report import ReportAnswer
@@ -198,7 +199,7 @@ class Calls:
 
     def _renew(self) -> None:
         if self._renewing is None:
-            request = self._device.renewal(self._resident.agent)
+            request = renewal(self._device, self._resident.agent)
             self._renewing = self._device.link.send(request, self._renewed)
 
     def _renewed(self, outcome: Outcome) -> None:
@@ -207,7 +208,7 @@ class Calls:
             self._device.guarded(partial(self._take_renewal, outcome))
 
     def _take_renewal(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Answered) and self._device.keep_renewed(outcome.body):
+        if isinstance(outcome, Answered) and keep_renewed(self._device, outcome.body):
             self._device.note("renewed", self._resident.agent)
             self._uplink.try_again()
             self.wake_uplink()

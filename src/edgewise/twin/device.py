@@ -11,16 +11,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from edgewise.engine.backoff import Backoff
 from edgewise.engine.identity import (
-    Certificates,
-    DeviceKeys,
     IdentityDamaged,
-    complete_join,
     read_certificates,
-    read_keys,
-    renew,
-    write_keys,
 )
 from edgewise.engine.install import plan
 from edgewise.engine.lane_state import LaneCounts
@@ -32,15 +25,16 @@ from edgewise.resources.artifact import Variant
 from edgewise.twin.clocks import DeviceClock
 from edgewise.twin.disk import ENDLESS, Crash, PowerCut, RecordingDisk, TwinDisk
 from edgewise.twin.energy import Power
+from edgewise.twin.enrolling import Joining
 from edgewise.twin.fleet import DeviceClass, TwinDevice
 from edgewise.twin.kernel import Ticket
-from edgewise.twin.link import Answered, Exchange, Link, Outcome, Refused, Request
+from edgewise.twin.link import Link
 from edgewise.twin.plain import PlainDisk
 from edgewise.twin.resident import Resident
 from edgewise.twin.supervised import Supervisor
 from edgewise.twin.surroundings import Contents, Surroundings, Watch
 from edgewise.twin.workloads import Process
-from edgewise.wire.enrolment import JoinAnswer, JoinRequest, RenewAnswer, RenewRequest
+from edgewise.wire.enrolment import JoinAnswer, RenewAnswer
 from edgewise.wire.report import Lane
 
 __all__ = ["Contents", "Running", "SimDevice", "Surroundings", "Watch"]
@@ -117,7 +111,7 @@ class SimDevice:
         self.up_since: float | None = None
         self._again = _AGENT_FIRST_SECONDS
         self._disk_fault: Literal["", "full", "error", "read-only"] = ""
-        self._joining: Exchange | None = None
+        self._joining: Joining | None = None
         self._power_ticket: Ticket | None = None
         self._ready: tuple[tuple[str, str], ...] = ()
 
@@ -234,8 +228,11 @@ class SimDevice:
         if self.resident is not None:
             self.resident.end(clean=clean)
             self.resident = None
+        self._end_joining()
+
+    def _end_joining(self) -> None:
         if self._joining is not None:
-            self._joining.abandon()
+            self._joining.end()
             self._joining = None
 
     def _agent_again(self) -> None:
@@ -253,10 +250,12 @@ class SimDevice:
     def _begin(self) -> None:
         try:
             if self._missing_identity():
-                self._join(Backoff(self.chance, 2.0, _JOIN_PAUSE_SECONDS_MAX))
+                self._joining = Joining(self)
+                self._joining.ask()
                 return
             resident = Resident(self, self.around.link_limits)
-        except (FilesError, SegmentError) as error:
+        except (FilesError, SegmentError, IdentityDamaged) as error:
+            self._end_joining()
             self.note("agent", f"cannot start: {type(error).__name__}")
             self._agent_again()
             return
@@ -281,75 +280,10 @@ class SimDevice:
 
     # ---- identity ----
 
-    def _join(self, backoff: Backoff) -> None:
-        keys = read_keys(self.disk, self.around.limits)
-        if keys is None:
-            text = f"-----BEGIN PRIVATE KEY-----\n{self.key}\n-----END PRIVATE KEY-----\n"
-            keys = DeviceKeys(key=text, sealing_key=hashlib.sha256(self.key.encode()).digest())
-            write_keys(self.disk, keys)
-        body = JoinRequest(
-            secret=self.token,
-            device=self.name,
-            signing_request=self.key,
-            sealing_key=keys.sealing_key,
-            labels=dict(self.device.labels),
-            device_class=self.device.device_class,
-            capacity=self.capacity,
-        )
-        request = Request(purpose="join", agent="", device=self.name, key=self.key, body=_ENCODER.encode(body))
-        self._joining = self.link.send(request, partial(self._answered_join, backoff))
-
-    def _answered_join(self, backoff: Backoff, outcome: Outcome) -> None:
+    def enrolled(self) -> None:
+        """Begin to work with the identity that joining has just brought."""
         self._joining = None
-        self.guarded(partial(self._joined, backoff, outcome))
-
-    def _joined(self, backoff: Backoff, outcome: Outcome) -> None:
-        answer = None
-        if isinstance(outcome, Answered):
-            try:
-                answer = _JOINED.decode(outcome.body)
-            except msgspec.MsgspecError:
-                answer = None
-        if answer is None:
-            asked = outcome.retry_after or 0.0 if isinstance(outcome, Refused) else 0.0
-            self.note("join", f"refused: {outcome.reason}" if isinstance(outcome, Refused) else "no answer")
-            self.around.kernel.after(backoff.next(asked), partial(self._join_again, self.boots, self.supervisor, backoff))
-            return
-        try:
-            complete_join(self.disk, _certificates(answer.agent, answer.certificate, answer.authority), answer.repository_root)
-        except FilesError:
-            self._agent_again()
-            return
-        self.note("join", answer.agent)
         self._start_agent()
-
-    def _join_again(self, boot: int, supervisor: Supervisor, backoff: Backoff) -> None:
-        if self.powered and self.boots == boot and supervisor is self.supervisor and self._joining is None and self.resident is None:
-            self.guarded(partial(self._try_join, backoff))
-
-    def _try_join(self, backoff: Backoff) -> None:
-        try:
-            self._join(backoff)
-        except (FilesError, IdentityDamaged):
-            self._agent_again()
-
-    def renewal(self, agent: str) -> Request:
-        """Return the request for a new certificate."""
-        try:
-            held = read_certificates(self.disk, self.around.limits)
-        except (FilesError, IdentityDamaged):
-            held = None
-        body = RenewRequest(certificate=held.certificate if held is not None else "", signing_request=self.key)
-        return Request(purpose="renew", agent=agent, device=self.name, key=self.key, body=_ENCODER.encode(body))
-
-    def keep_renewed(self, body: bytes) -> bool:
-        """Keep a new certificate. Returns whether that worked."""
-        try:
-            answer = _RENEWED.decode(body)
-            renew(self.disk, _certificates(self.agent, answer.certificate, answer.authority))
-        except (msgspec.MsgspecError, FilesError):
-            return False
-        return True
 
     def left(self) -> None:
         """Forget everything: the device was decommissioned."""
@@ -561,12 +495,3 @@ def _digest(disk: Files, path: str) -> str:
         return f"sha256:{hashlib.sha256(disk.read(path, _READ_MAX)).hexdigest()}"
     except Missing:
         return ""
-
-
-def _certificates(agent: str, certificate: str, authority: str) -> Certificates:
-    """Return certificates as the identity's files want them; in the twin they are names."""
-    return Certificates(agent=agent, certificate=_pem(certificate), authority=_pem(authority))
-
-
-def _pem(text: str) -> str:
-    return text if "-----BEGIN CERTIFICATE-----" in text else f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"

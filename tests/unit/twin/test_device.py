@@ -305,6 +305,22 @@ def test_a_join_without_an_answer_is_repeated_with_the_same_key():
     assert rig.device.ready() == {NAME: "1"}
 
 
+@pytest.mark.parametrize("fault", ["disk_full", "disk_error", "read_only"])
+def test_a_join_whose_answer_the_disk_does_not_take_is_repeated(fault):
+    rig = Rig()
+    rig.control.want("1")
+    rig.device.power_on()
+    rig.run(20.005)
+    getattr(rig.device, fault)(on=True)
+    rig.run(120)
+    assert not rig.device.joined or fault == "disk_error"
+    assert len(rig.control.joins) < 20
+    getattr(rig.device, fault)(on=False)
+    rig.run(120)
+    assert rig.device.ready() == {NAME: "1"}
+    assert {asked.signing_request for asked in rig.control.joins} == {"dev-key-0"}
+
+
 def test_a_decommissioned_device_says_so_and_forgets_everything():
     rig = started(Rig(), "1")
     rig.control.tell(DeviceDesired(device="dev", uid="u", position=Position(1, 9), decommission=True))
