@@ -1,5 +1,6 @@
 """`apply --rehearse`: a change on the twin of the fleet that runs, before the fleet has it."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,7 @@ from edgewise.cli.failures import CommandError
 from edgewise.cli.session import connected, run
 from edgewise.cli.simulating import rehearsed
 from edgewise.cli.twin_commands import shown_reading, taken, words
+from edgewise.resources.meta import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from edgewise.client.fleet import Client
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from edgewise.twin.rehearsal import Rehearsal
     from edgewise.twin.report import Report
     from edgewise.twin.verdict import Verdict
-    from edgewise.twin.worker import Run
 
 _PICTURE: Final = "rehearsal.svg"
 """Where a refused change is drawn when nobody said where."""
@@ -39,11 +40,9 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...]
 
 
-def rehearse_first(
-    resources: "Sequence[Resource]", wish: Wish, *, namespace: str = "", context: str = "", runner: "Run | None" = None
-) -> None:
+def rehearse_first(resources: "Sequence[Resource]", wish: Wish, *, namespace: str = "", context: str = "") -> None:
     """Rehearse `resources` on the fleet that runs, and say what is predicted. Raises `CommandError` when the change should not be made,
-    `Error` when it cannot be rehearsed, and `KeyboardInterrupt` when it is stopped. `runner` makes the runs, for tests."""
+    `Error` when it cannot be rehearsed, and `KeyboardInterrupt` when it is stopped."""
     from edgewise.twin import picture
     from edgewise.twin.change import change_plan
     from edgewise.twin.library import scenario
@@ -67,7 +66,7 @@ def rehearse_first(
         first.plan, change_words(first.plan), sources=wish.files, fleet=f"as it runs at {live.address}", assumptions=first.assumptions
     )
     what = f"{wish.runs} run{'s' * (wish.runs != 1)} of {subject.change}"
-    made = rehearsed(plan_of, seeds, processes=1 if runner is not None else usable_processors(), what=what, runner=runner)
+    made = rehearsed(plan_of, seeds, processes=usable_processors(), what=what)
     if made.interrupted:
         output.note("nothing was applied")
         raise KeyboardInterrupt
@@ -75,7 +74,7 @@ def rehearse_first(
     _tell(verdict, first.assumptions)
     drawn = _drawn(made, report_of(made, subject), wish, refused=not verdict.allowed)
     if not verdict.allowed:
-        raise _refusal(verdict, wish, drawn)
+        raise _refusal(verdict, wish, live.namespace, drawn)
     if drawn:
         output.note(drawn)
 
@@ -83,10 +82,11 @@ def rehearse_first(
 class _Live:
     """The fleet that runs, and the change as it would be applied to it."""
 
-    def __init__(self, fleet: "TwinFleet", change: "Sequence[Resource]", address: str) -> None:
+    def __init__(self, fleet: "TwinFleet", change: "Sequence[Resource]", client: "Client") -> None:
         self.fleet = fleet
         self.change = change
-        self.address = address
+        self.address = client.address
+        self.namespace = client.namespace
 
     def workloads(self) -> "tuple[Workload, ...]":
         """Return the workloads of the change."""
@@ -124,7 +124,7 @@ async def _live(resources: "Sequence[Resource]", namespace: str, context: str) -
         # In this process only: whether a Config of the change changes anything.
         known = [await _config(client, each) for each in change if isinstance(each, Config)]
         fleet = msgspec.structs.replace(fleet, configs=tuple(each for each in known if each is not None))
-        return _Live(fleet, change, client.address)
+        return _Live(fleet, change, client)
 
 
 async def _config(client: "Client", config: "Config") -> "Config | None":
@@ -164,12 +164,13 @@ def _drawn(made: "Rehearsal", report: "Report", wish: Wish, *, refused: bool) ->
     return f"picture: {', '.join(str(path) for path in paths)}"
 
 
-def _refusal(verdict: "Verdict", wish: Wish, drawn: str) -> CommandError:
-    files = " ".join(f"-f {name}" for name in wish.files)
-    more = f"edgewise simulate {files} --fleet fleet.json --scenario {wish.scenario} --runs {wish.runs} --seed {wish.seed}"
+def _refusal(verdict: "Verdict", wish: Wish, namespace: str, drawn: str) -> CommandError:
+    again = ["edgewise", "simulate", *(word for name in wish.files for word in ("-f", name)), "--fleet", "fleet.json"]
+    again += ["-n", namespace] if namespace != DEFAULT_NAMESPACE else []
+    again += ["--scenario", wish.scenario, "--runs", str(wish.runs), "--seed", str(wish.seed)]
     hints = [
         drawn,
-        f"to look closer: edgewise twin snapshot -o fleet.json, then {more}",
+        f"to look closer: edgewise twin snapshot -o fleet.json, then {shlex.join(again)}",
         "to make the change nevertheless: leave --rehearse out",
     ]
     count = "a reason" if len(verdict.reasons) == 1 else f"{len(verdict.reasons)} reasons"
