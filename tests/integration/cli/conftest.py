@@ -36,14 +36,14 @@ class Fleet:
         command = [EDGEWISE, "up", "--data", str(self.folder / "control"), "--api-port", "0", "--gateway-port", "0"]
         command += ["--gateway-host", "127.0.0.1", "-o", "json", *more]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environment)
-        line = read_line(self.process, 30)
-        assert line, self.process.communicate(timeout=10)
+        line = read_line(self.process, 60)
+        assert line, self.process.communicate(timeout=60)
         self.facts = json.loads(line)
         return self.facts
 
     def down(self, number=signal.SIGINT):
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out, err
 
     def type(self, *words, stdin=b"", code=0):
@@ -84,7 +84,7 @@ class Fleet:
     def close(self):
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.communicate(timeout=10)
+            self.process.communicate(timeout=60)
 
 
 def read_line(process, seconds):
@@ -123,7 +123,7 @@ def tools():
     return Tools
 
 
-def until(check, seconds=20):
+def until(check, seconds=60):
     """Return what `check` returns once it is true."""
     deadline = time.monotonic() + seconds
     while True:

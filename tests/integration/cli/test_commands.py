@@ -264,9 +264,9 @@ def test_watching_and_following_end_with_ctrl_c(fleet, tools):
     for words in (["get", "sites", "-w"], ["events", "-f"], ["get", "sites", "-w", "-o", "json"]):
         process = fleet.start(*words)
         try:
-            assert tools.read_line(process, 20)
+            assert tools.read_line(process, 60)
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=10)
+            _, err = process.communicate(timeout=60)
         finally:
             process.kill()
             process.communicate()
@@ -280,7 +280,7 @@ def test_a_watch_prints_changes_as_they_come(fleet, tools):
         fleet.type("apply", "-f", "-", stdin=SITE.replace("NAME", "late").encode())
         seen = set()
         while b"site/late\n" not in seen:
-            line = tools.read_line(process, 20)
+            line = tools.read_line(process, 60)
             assert line
             seen.add(line)
     finally:
@@ -293,7 +293,7 @@ def test_a_closed_pipe_is_no_trouble(fleet):
     process.stdout.close()
     err = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=20) in {0, 141}
+    assert process.wait(timeout=60) in {0, 141}
     assert b"Traceback" not in err
     assert b"BrokenPipe" not in err
 

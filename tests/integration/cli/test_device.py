@@ -45,7 +45,7 @@ def device(fleet):
         yield folder
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=40)
+        process.communicate(timeout=60)
 
 
 def test_a_token_works_once_and_a_device_joins_once(fleet, device, tmp_path):
@@ -78,7 +78,7 @@ def test_a_workload_from_push_to_log(fleet, device, tools):
     planned, _ = fleet.type("apply", "--dry-run", "-f", "-", stdin=WORKLOAD.encode())
     assert "edge-1" in planned
     fleet.type("apply", "-f", "-", stdin=WORKLOAD.encode())
-    watched, _ = fleet.type("rollout", "watch", "greeter", "--timeout", "40")
+    watched, _ = fleet.type("rollout", "watch", "greeter", "--timeout", "90")
     assert "Succeeded" in watched
     assert "greeter-1" in fleet.type("rollout", "history", "greeter")[0]
     tools.until(lambda: "Running" in fleet.type("get", "instances")[0])
@@ -94,10 +94,10 @@ def test_a_workload_from_push_to_log(fleet, device, tools):
 def test_a_log_is_followed_until_ctrl_c(fleet, device, tools):
     process = fleet.start("logs", "edge-1/greeter", "-f", "--tail", "1")
     try:
-        assert tools.read_line(process, 20)
-        assert tools.read_line(process, 20) == b"still here\n"
+        assert tools.read_line(process, 60)
+        assert tools.read_line(process, 60) == b"still here\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()

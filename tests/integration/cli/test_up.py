@@ -6,8 +6,8 @@ import socket
 EDGE_PORTS = 2
 
 
-def test_the_first_start_and_the_next(own_fleet):
-    first = own_fleet.up()
+def test_the_first_start_and_the_next(own_fleet, port_blocks):
+    first = own_fleet.up("--api-port", str(port_blocks().free(1)[0]))
     assert first["firstStart"]
     assert first["adminToken"].startswith("ewo1_")
     assert first["context"] == "edgewise"

@@ -63,7 +63,7 @@ class Device:
             path = self._folder / f"{self.name}-{os.urandom(4).hex()}.pem"
             path.write_text(self.key + chain)
             context.load_cert_chain(path)
-        return httpx.AsyncClient(base_url=self._address, verify=context, timeout=20, trust_env=False)
+        return httpx.AsyncClient(base_url=self._address, verify=context, timeout=110, trust_env=False)
 
     async def report(self, *items: Any, session: str = "s1", lane: str = "status", http: httpx.AsyncClient | None = None) -> httpx.Response:
         """Send the next items of a lane."""
@@ -110,7 +110,7 @@ class Fleet:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=self.ready.authority_pem)
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        return httpx.AsyncClient(base_url=self.ready.api_address, verify=context, headers=headers, timeout=20, trust_env=False)
+        return httpx.AsyncClient(base_url=self.ready.api_address, verify=context, headers=headers, timeout=110, trust_env=False)
 
     async def token(self, **wanted: Any) -> str:
         answer = await self.admin.post(f"{API}/jointokens", json={"site": "lab", **wanted})
@@ -220,7 +220,7 @@ def wire() -> Any:
             return base64.b64encode(data).decode()
 
         @staticmethod
-        async def until(check: Callable[[], Awaitable[Any] | Any], seconds: float = 8.0) -> Any:
+        async def until(check: Callable[[], Awaitable[Any] | Any], seconds: float = 60.0) -> Any:
             import asyncio
             import inspect
 

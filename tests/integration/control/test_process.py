@@ -28,12 +28,14 @@ PROGRAM = textwrap.dedent(
     """
     import sys, msgspec, logging
     from pathlib import Path
+    from edgewise.control.limits import LIMITS
     from edgewise.control.process import ControlConfig, run
     logging.basicConfig(level=logging.INFO)
     def ready(ready):
         print(msgspec.json.encode({"api": ready.api_address, "gateway": ready.gateway_addresses[0],
             "token": ready.admin_token, "authority": ready.authority_pem}).decode(), flush=True)
-    run(ControlConfig(data=Path(sys.argv[1]), api_port=0, gateway_port=0, gateway_host="127.0.0.1"), ready)
+    limits = msgspec.structs.replace(LIMITS, shutdown_seconds=600)  # so that a test notices what is waited for
+    run(ControlConfig(data=Path(sys.argv[1]), api_port=0, gateway_port=0, gateway_host="127.0.0.1", limits=limits), ready)
     """
 )
 
@@ -52,11 +54,11 @@ class Process:
         if certificate:
             context.load_cert_chain(certificate)
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=self.told[path], verify=context, headers=headers, timeout=10, trust_env=False)
+        return httpx.Client(base_url=self.told[path], verify=context, headers=headers, timeout=60, trust_env=False)
 
     def end(self, number: int) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(15)
+        code = self.process.wait(60)
         self.process.stdout.close()
         return code
 
@@ -123,9 +125,7 @@ def test_a_signal_ends_it_in_order_while_a_watch_is_open(run, number):
     process = run()
     with process.client("api", process.told["token"]) as api, api.stream("GET", f"{API}/sites", params={"watch": "true"}) as watch:
         assert watch.status_code == 200
-        began = time.monotonic()
         assert process.end(number) == 0
-        assert time.monotonic() - began < 4
         assert b"ERROR" not in b"".join(watch.iter_bytes())
 
 
@@ -209,7 +209,7 @@ async def test_it_outlives_a_document_that_cannot_be_read(tmp_path):
         await store.write(Transaction(now=time.time(), writes=(bad,)))
         good = Put(key=Key("Site", "", "good"), spec=msgspec.msgpack.encode({}), uid="v")
         await store.write(Transaction(now=time.time(), writes=(good,)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while "good" not in control.services.runner.view.sites:
                 await asyncio.sleep(0.02)
             while not [row for row in await store.recent_events() if row.reason == "Unreadable"]:
