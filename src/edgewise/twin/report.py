@@ -63,7 +63,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One run in a line. `rollouts` maps "WORKLOAD VERSION" to the state in which its rollout was at the end."""
 
     seed: int
-    trace_hash: str
+    trace_hash: str = msgspec.field(name="trace_hash")
     change_seconds: float | None
     settled_at: float | None
     devices_failed: int
@@ -86,7 +86,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     about: About
     planned: int
     seeds: tuple[int, ...]
-    trace_hash: str
+    trace_hash: str = msgspec.field(name="trace_hash")
     figures: Distributions | None
     words: tuple[str, ...]
     runs: tuple[RunSummary, ...]

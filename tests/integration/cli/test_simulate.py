@@ -48,12 +48,12 @@ def test_a_seed_gives_the_same_run_in_any_process_under_any_hash_seed(report, tm
     out, _ = simulate(tmp_path, "--fleet", "3", "--seed", "2", "-o", "json", hash_seed="12345")
     alone = json.loads(out)
     assert alone["runs"] == [report["runs"][1]]
-    assert alone["traceHash"] == report["runs"][1]["traceHash"]
+    assert alone["trace_hash"] == report["runs"][1]["trace_hash"]
 
 
 def test_a_trace_and_a_picture_are_written_beside_the_table(report, tmp_path):
     out, err = simulate(tmp_path, "--fleet", "3", "--seed", "2", "--trace", "trace.txt", "--picture", "story", hash_seed="7")
-    assert f"trace hash {report['runs'][1]['traceHash']}" in out
+    assert f"trace hash {report['runs'][1]['trace_hash']}" in out
     assert "picture: story.svg, story.png" in err
     assert (tmp_path / "story.png").read_bytes().startswith(b"\x89PNG")
     assert len((tmp_path / "trace.txt").read_text().splitlines()) > 100

@@ -1,8 +1,10 @@
 """The report of a rehearsal: JSON, table, and two strategies side by side."""
 
 import json
+import re
 from fractions import Fraction
 from math import comb
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,10 +15,24 @@ from edgewise.resources.artifact import Artifact, ArtifactSpec
 from edgewise.resources.meta import Metadata
 from edgewise.resources.workload import ArtifactReference, EveryMatchingDevice, Placement, Workload, WorkloadSpec
 from edgewise.twin import units
+from edgewise.twin.distributions import Distributions, RolloutOutcome, WorkloadOutcome
 from edgewise.twin.fleet import DeviceClass, TwinDevice, TwinFleet, TwinSite
 from edgewise.twin.plan import Act, Plan
 from edgewise.twin.rehearsal import LostRun, Rehearsal
-from edgewise.twin.report import About, Report, about, change_words, compare, hash_over, is_clear, report_of
+from edgewise.twin.report import (
+    About,
+    Comparison,
+    ComparisonRow,
+    Report,
+    RunSummary,
+    about,
+    change_words,
+    compare,
+    hash_over,
+    is_clear,
+    report_of,
+)
+from edgewise.twin.result import Violation
 from edgewise.twin.scenario import Scenario
 from edgewise.twin.tables import WIDTH, comparison_table, report_table
 
@@ -43,7 +59,7 @@ def test_a_report_is_json_and_reads_back(made_run):
     assert msgspec.json.decode(text, type=Report) == report
     fields = json.loads(text)
     assert fields["reportVersion"] == 1
-    assert [run["traceHash"] for run in fields["runs"]] == [f"{seed:032x}" for seed in (1, 2, 3, 4)]
+    assert [run["trace_hash"] for run in fields["runs"]] == [f"{seed:032x}" for seed in (1, 2, 3, 4)]
     assert set(fields["figures"]["changeSeconds"]) == {"p5", "p50", "p95"}
     assert fields["runs"][0]["rollouts"] == {"default/inspector 2": "Succeeded"}
 
@@ -232,3 +248,11 @@ def test_a_change_is_named_in_a_few_words(before, acts, words):
         workloads=() if before is None else (workload(before),),
     )
     assert change_words(Plan(seed=1, fleet=fleet, scenario=Scenario(name="calm"), acts=tuple(acts))) == words
+
+
+def test_every_field_of_the_json_is_documented():
+    text = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
+    documented = set(re.findall(r"`([a-zA-Z_0-9]+)`", text.partition("### The JSON report")[2]))
+    kinds = (Report, About, RunSummary, Distributions, RolloutOutcome, WorkloadOutcome, LostRun, Violation, Comparison, ComparisonRow)
+    wanted = {name for kind in kinds for name in kind.__struct_encode_fields__}
+    assert wanted <= documented, sorted(wanted - documented)
