@@ -388,7 +388,9 @@ def behaving(scenario: Scenario, fleet: TwinFleet, workloads: Sequence[Workload]
         failing = any(one.analysis == "fails" and speaks_of(one, workload_key(workload)) for one in scenario.behaviours)
         if failing and not workload.spec.strategy.analysis:
             said.append(f"{workload_key(workload)} has no analysis: nobody would notice that its new version is worse")
-    if any(rule.fault == "battery" for rule in scenario.faults) and not any(sort.energy.battery_watt_hours for sort in fleet.classes):
+    present = {device.device_class for device in fleet.devices}
+    powered = any(sort.energy.battery_watt_hours for sort in fleet.classes if sort.name in present)
+    if any(rule.fault == "battery" for rule in scenario.faults) and not powered:
         said.append("no device of the fleet has a battery: the scenario's nights change nothing")
     usual = tuple(behaviour_of(workload) for workload in workloads)
     spelled = resolved(scenario, workloads, usual)

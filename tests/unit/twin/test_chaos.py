@@ -102,6 +102,19 @@ def test_a_run_with_one_kind_has_one_kind():
             assert len({fault.rule.fault for fault in faults}) <= 1
 
 
+def test_in_the_end_everybody_gets_a_sound_version():
+    bad = 0
+    for plan in PLANS:
+        fails = {(one.workload, one.version): one.fails for one in plan.scenario.behaviours}
+        last = {}
+        for act in plan.acts:
+            if isinstance(act.apply, Workload) and act.apply.spec.artifact.version is not None:
+                last[f"chaos/{act.apply.metadata.name}"] = act.apply.spec.artifact.version
+        assert all(not fails.get(key) for key in last.items())
+        bad += any(fails.values())
+    assert bad > 50
+
+
 def test_a_plan_is_its_seed():
     assert chaos_plan(5) == chaos_plan(5)
     assert chaos_plan(5) != chaos_plan(6)
