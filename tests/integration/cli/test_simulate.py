@@ -62,7 +62,7 @@ def test_a_trace_and_a_picture_are_written_beside_the_table(report, tmp_path):
 def test_ctrl_c_gives_what_there_is(tmp_path):
     # A run that takes minutes is interrupted once its trace grows.
     process = subprocess.Popen(
-        [EDGEWISE, "simulate", "--fleet", "400", "--seed", "1", "--trace", "trace.txt"],
+        [EDGEWISE, "simulate", "--fleet", "1500", "--seed", "1", "--trace", "trace.txt"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -84,7 +84,7 @@ def test_ctrl_c_gives_what_there_is(tmp_path):
 
 def test_ctrl_c_ends_all_workers(tmp_path):
     process = subprocess.Popen(
-        [EDGEWISE, "simulate", "--fleet", "400", "--runs", "4", "--processes", "2"],
+        [EDGEWISE, "simulate", "--fleet", "1500", "--runs", "4", "--processes", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
