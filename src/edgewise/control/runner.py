@@ -53,6 +53,7 @@ class Runner:
         self._deleted: OrderedDict[Key, Document] = OrderedDict()
         self._bad: set[Key] = set()
         self._heard: dict[str, float] = {}
+        self._wake_at: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def load(self) -> None:
@@ -135,6 +136,9 @@ class Runner:
         """Note that a poll of `agent` ended."""
         self.view.poll_closed(agent, now)
         self._heard[agent] = now
+        due = self.view.timers.next()
+        if due is not None and (self._wake_at is None or due < self._wake_at):
+            self._stirred.set()
 
     def refresh(self) -> None:
         """Give numbers to the documents that changed, and wake their agents."""
@@ -188,7 +192,7 @@ class Runner:
         cause: Event = Changed()
         while True:
             self._stirred.clear()
-            wake_at = await self._settle(cause)
+            wake_at = self._wake_at = await self._settle(cause)
             cause = await self._next(wake_at)
 
     async def _settle(self, cause: Event) -> float | None:

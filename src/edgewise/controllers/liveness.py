@@ -1,18 +1,18 @@
 """Which devices are Online, Offline or AwaitingReconnect, from who was heard when.
 
-An agent that polls is heard; one that does not is Offline a while after its last contact. Each agent has one deadline that is looked at
-when it comes, so that requests cost nothing here. Documents change only when a connection does; many at once are written in batches.
+An agent that polls is heard; one that does not is Offline a while after its last contact. Each agent that does not poll has one deadline
+that is looked at when it comes, so that requests cost next to nothing here. Documents change only when a connection does; many at once are
+written in batches.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 from edgewise.controllers.documents import event, put_status
 from edgewise.controllers.history import connected
+from edgewise.controllers.patience import deadline, devices_of
 from edgewise.controllers.rows import DeviceRow
 from edgewise.controllers.view import FleetView
 from edgewise.controllers.work import Work
-from edgewise.resources.quantity import seconds
 from edgewise.resources.states import Connection
 from edgewise.store.contract import EventRow
 
@@ -57,11 +57,6 @@ def _all(names: set[str]) -> list[str]:
     return sorted(names)
 
 
-def _devices(view: FleetView, agent: str) -> Iterable[DeviceRow]:
-    row = view.agents.get(agent)
-    return (view.devices[name] for name in row.spec.devices if name in view.devices) if row is not None else ()
-
-
 def _returned(view: FleetView, work: Work) -> list[_Change]:
     """Return the devices that are heard again. An agent leaves the list once the documents say so."""
     presence = view.presence
@@ -69,35 +64,27 @@ def _returned(view: FleetView, work: Work) -> list[_Change]:
     for agent in _all(presence.returned):
         if len(changes) + work.written >= view.limits.controllers.decision_writes_max:
             break
-        stale = [(row, Connection.ONLINE, work.now) for row in _devices(view, agent) if row.status.connection is not Connection.ONLINE]
+        stale = [(row, Connection.ONLINE, work.now) for row in devices_of(view, agent) if row.status.connection is not Connection.ONLINE]
         changes += stale
         if not stale:
             presence.returned.discard(agent)
             presence.silent.discard(agent)
             presence.watched.add(agent)
-            view.timers.at(("agent", agent), work.now + _patience(view, agent))
+            view.timers.at(("agent", agent), deadline(view, agent, work.now))
     return changes
 
 
-def _patience(view: FleetView, agent: str) -> float:
-    """Return how long an agent may be silent, in seconds: less than usual where a workload asks to be replaced sooner than that."""
-    patience = view.limits.liveness.offline_after_seconds
-    for device in _devices(view, agent):
-        for workload in view.on_device.get(device.key.name, ()):
-            row = view.workloads.get(workload)
-            if row is not None and row.spec.disconnect.replace and row.spec.placement.replicas is not None:
-                patience = min(patience, seconds(row.spec.disconnect.lost_after))
-    return patience
-
-
 def expire(view: FleetView, agent: str, now: float) -> None:
-    """Decide about an agent whose deadline came: it is silent now, or it has a new one."""
-    presence, after = view.presence, _patience(view, agent)
-    heard = presence.heard(agent)
+    """Decide about an agent whose deadline came: it is silent now, or it has a new one. While it polls it has none: it gets one when the
+    poll ends."""
+    presence = view.presence
     if presence.polling(agent):
-        view.timers.at(("agent", agent), now + after)
-    elif heard is not None and heard + after > now:
-        view.timers.at(("agent", agent), heard + after)
+        presence.parked.add(agent)
+        return
+    heard = presence.heard(agent)
+    due = deadline(view, agent, heard) if heard is not None else now
+    if due > now:
+        view.timers.at(("agent", agent), due)
     else:
         presence.watched.discard(agent)
         presence.silent.add(agent)
@@ -112,7 +99,7 @@ def _silent(view: FleetView, work: Work) -> list[_Change]:
         if len(changes) + work.written >= view.limits.controllers.decision_writes_max:
             break
         seen = presence.last(agent)
-        stale = [(row, Connection.OFFLINE, seen) for row in _devices(view, agent) if row.status.connection is not Connection.OFFLINE]
+        stale = [(row, Connection.OFFLINE, seen) for row in devices_of(view, agent) if row.status.connection is not Connection.OFFLINE]
         changes += stale
         if not stale:
             presence.silent.discard(agent)

@@ -5,7 +5,7 @@ class Presence:
     """Last contact of agents in wall-clock seconds, and who has a poll open: an open poll is the heartbeat. Deadlines count from the
     later of the last contact and the control plane's own start."""
 
-    __slots__ = ("_contact", "_polls", "phase", "returned", "silent", "started_at", "unheard", "watched")
+    __slots__ = ("_contact", "_polls", "parked", "phase", "returned", "silent", "started_at", "unheard", "watched")
 
     def __init__(self, started_at: float) -> None:
         self.started_at = started_at
@@ -14,9 +14,11 @@ class Presence:
         self.returned: set[str] = set()
         """Agents heard of whose devices are not Online in the documents yet."""
         self.watched: set[str] = set()
-        """Agents that were heard and have a deadline; kept by the liveness decisions."""
+        """Agents that were heard and are not silent; they have a deadline. Kept by the liveness decisions."""
         self.silent: set[str] = set()
         """Agents whose deadline passed and whose devices are not Offline in the documents yet."""
+        self.parked: set[str] = set()
+        """Agents among the watched that have none, because they poll: they get one when the poll ends."""
         self.phase = 0
         """After the start: 0 all is well yet, 1 those not heard of are AwaitingReconnect, 2 they are Offline."""
         self.unheard: set[str] = set()

@@ -13,6 +13,7 @@ from edgewise.controllers._apply_workloads import track
 from edgewise.controllers.limits import Limits
 from edgewise.controllers.members import Members
 from edgewise.controllers.metrics import WaveMetrics
+from edgewise.controllers.patience import deadline
 from edgewise.controllers.presence import Presence
 from edgewise.controllers.rows import (
     AgentRow,
@@ -127,8 +128,13 @@ class FleetView:
         self._returned(agent)
 
     def poll_closed(self, agent: str, now: float) -> None:
-        """Note that a poll of `agent` ended, answered or broken."""
-        self.presence.closed(agent, now)
+        """Note that a poll of `agent` ended, answered or broken. From now on it has a deadline again: who waits for the next one of all
+        (`timers.next()`) looks again."""
+        presence = self.presence
+        presence.closed(agent, now)
+        if agent in presence.parked and not presence.polling(agent):
+            presence.parked.discard(agent)
+            self.timers.at(("agent", agent), deadline(self, agent, now))
 
     def _returned(self, agent: str) -> None:
         if agent not in self.presence.watched:

@@ -138,6 +138,7 @@ class SimControl:
         self._enrolling: dict[Caller, None] = {}
         self._stirred: Ticket | None = None
         self._wake: Ticket | None = None
+        self._wake_at: float | None = None
         self._settling = False
         self._queue: list[tuple[Transaction, Then]] = []
         self._writing = False
@@ -400,6 +401,9 @@ class SimControl:
         now = self.kernel.wall
         self.view.poll_closed(poll.agent, now)
         self._hear(poll.agent, now)
+        due = self.view.timers.next()
+        if due is not None and (self._wake_at is None or due < self._wake_at):
+            self.stir()
 
     def wake(self, agent: str) -> None:
         """Answer the poll of `agent` if its desired state changed."""
@@ -637,7 +641,8 @@ class SimControl:
             self._wake = None
         if self.view.presence.returned:
             self.stir()
-        elif wake_at is not None:
+        self._wake_at = wake_at
+        if wake_at is not None:
             delay = max(self.limits.reconcile_pause_seconds, wake_at - self.kernel.wall)
             self._wake = self.kernel.after(delay, self._tick)
 

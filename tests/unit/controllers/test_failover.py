@@ -291,3 +291,21 @@ def test_a_replica_that_may_not_wait_as_long_is_replaced_before_devices_are_call
     fleet.run(4)
     assert connection(fleet, lost) == "Offline"
     assert set(wanted(fleet)) > {lost, kept}
+
+
+def test_a_fleet_that_polls_has_no_deadlines_and_a_poll_that_ends_has_one(fleet):
+    for number in range(5):
+        fleet.join(f"d{number}")
+    fleet.run(200)
+    assert fleet.wake_at is None
+    agent = fleet.devices["d0"].agent
+    fleet.devices["d0"].online = False
+    fleet.view.poll_closed(agent, fleet.now)
+    fleet.polling.discard(agent)
+    closed = fleet.now
+    assert closed + 20 <= fleet.view.timers.next() <= closed + 21
+    fleet.run(19)
+    assert connection(fleet, "d0") == "Online"
+    fleet.run(3)
+    assert connection(fleet, "d0") == "Offline"
+    assert connection(fleet, "d1") == "Online"

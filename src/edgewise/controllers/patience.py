@@ -1,0 +1,34 @@
+"""How long an agent may be silent before its devices count as Offline."""
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from edgewise.controllers.rows import DeviceRow
+from edgewise.resources.quantity import seconds
+
+if TYPE_CHECKING:
+    from edgewise.controllers.view import FleetView
+
+
+def devices_of(view: "FleetView", agent: str) -> Iterable[DeviceRow]:
+    """Return the devices that an agent speaks for."""
+    row = view.agents.get(agent)
+    return (view.devices[name] for name in row.spec.devices if name in view.devices) if row is not None else ()
+
+
+def patience(view: "FleetView", agent: str) -> float:
+    """Return how long an agent may be silent, in seconds: less than usual where a workload asks to be replaced sooner than that."""
+    least = view.limits.liveness.offline_after_seconds
+    for device in devices_of(view, agent):
+        for workload in view.on_device.get(device.key.name, ()):
+            row = view.workloads.get(workload)
+            if row is not None and row.spec.disconnect.replace and row.spec.placement.replicas is not None:
+                least = min(least, seconds(row.spec.disconnect.lost_after))
+    return least
+
+
+def deadline(view: "FleetView", agent: str, since: float) -> float:
+    """Return when an agent that was heard last at `since` is silent for too long: at the next whole second, so that the deadlines of a
+    large fleet come together and are looked at together."""
+    return float(math.ceil(since + patience(view, agent)))
