@@ -10,9 +10,18 @@ from edgewise.twin._powercut_device import Device
 from edgewise.twin._powercut_scenarios import R1, R2, R3, made, runs, says
 from edgewise.twin._powercut_world import PromiseBroken, World
 from edgewise.twin.disk import Crash, RecordingDisk
+from edgewise.twin.diskfaults import run_disk_faults
 from edgewise.wire.report import DeviceReport, Item
 
 FAULTS = (Full, ReadOnly, Damaged)
+
+
+def test_what_failed_is_done_later_and_survives_a_power_cut(record_property) -> None:
+    """Every scenario with a seeded sample of its operations failing; all of them take some minutes."""
+    result = run_disk_faults(share=0.005)
+    record_property("power cuts", f"disk faults: {result}")
+    assert [str(failure) for failure in result.failures] == []
+    assert result.faults > 10
 
 
 def upgraded(world: World, disk: RecordingDisk, fault: type[FilesError], at: int, *, for_good: bool) -> Device:

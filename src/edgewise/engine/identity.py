@@ -79,6 +79,7 @@ def complete_join(files: Files, certificates: Certificates, repository_root: byt
     """Keep what joining brought. Once this returns, the device has joined. Raises `FilesError`."""
     files.make_folder(FOLDER)
     files.replace(ROOT_PATH, repository_root)
+    files.sync_folder(FOLDER)  # the keys may be of a try that failed just when their names were to come to the disk
     renew(files, certificates)
 
 

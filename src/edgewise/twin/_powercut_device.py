@@ -161,7 +161,7 @@ class Device:
         if world.online and world.certificates != certificates(world.issued) and world.time >= self.renew_at:
             self._renew()
             return True
-        return self._sleep(end)
+        return self._sleep(end) or self._send_again()
 
     def _take_in(self) -> None:
         """Take one item that a workload gives."""
@@ -254,6 +254,14 @@ class Device:
             if not report.lanes:
                 return
             self.outbox.acknowledge(self.world.receive(report))
+
+    def _send_again(self) -> bool:
+        """Report at rest what an error of the disk left. Returns whether that helped."""
+        if not self.world.online or self.outbox.empty:
+            return False
+        self.outbox.flush()
+        self.send()
+        return self.outbox.empty
 
     # ---- effects ----
 

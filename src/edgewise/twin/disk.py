@@ -69,6 +69,7 @@ class RecordingDisk:
         self.fail_with: type[FilesError] = Full
         self.dead = False
         self.watch: Callable[[str], None] | None = None
+        self._moved: list[tuple[Node, str, Node]] = []
         self.trace: deque[str] = deque(maxlen=_TRACE_LINES_MAX)
         self.used = sum(len(node.seen) for _, node in nodes(self.root)) if root else 0
 
@@ -240,6 +241,8 @@ class RecordingDisk:
         self.used -= len(there.seen) if there else 0
         del old.names[old_name]
         new.names[new_name] = node
+        if late:
+            self._moved.append((old, old_name, node))
         self._fail_late(late, source)
         old.kept_names.pop(old_name, None)
         new.kept_names[new_name] = node
@@ -252,6 +255,9 @@ class RecordingDisk:
             raise Missing(path, "no such folder")
         self._change("sync_folder", path)
         node.kept_names = dict(node.names)
+        for old, name, moved in self._moved:  # a rename comes to the platter as a whole
+            if moved in node.names.values() and old.kept_names.get(name) is moved:
+                del old.kept_names[name]
 
     def remove(self, path: str) -> None:
         """See `Files.remove`."""

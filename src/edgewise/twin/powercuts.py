@@ -153,7 +153,7 @@ def replay(scenario: PowerCutScenario, cuts: Iterable[Cut], *, seed: int = 0) ->
         else:
             world.power_cut()
             disk = disk.crash(Crash(cut.how), _mixing(Kernel(seed), scenario.name, path))
-    return _go_on(scenario, world, disk, path)
+    return go_on(scenario, world, disk, path)
 
 
 class _Tally(msgspec.Struct):
@@ -215,7 +215,7 @@ class _Explorer:
             left.extend(self._cut(state, state.disk.operations - first, what))
 
         state.disk.watch = watch if not depth or (depth == 1 and self._second > 0) else None
-        failure = _go_on(self._scenario, state.world, state.disk, state.path)
+        failure = go_on(self._scenario, state.world, state.disk, state.path)
         if failure is not None:
             state.tally.failed = True
             self._failures.append(failure)
@@ -268,8 +268,8 @@ def _mixing(kernel: Kernel, name: str, path: tuple[Cut, ...]) -> Stream:
     return kernel.stream("mixed", name, *(f"{cut.operation} {cut.how}" for cut in path))
 
 
-def _go_on(scenario: PowerCutScenario, world: World, disk: RecordingDisk, path: tuple[Cut, ...]) -> PowerCutFailure | None:
-    """Let the device go on to the end, and check."""
+def go_on(scenario: PowerCutScenario, world: World, disk: RecordingDisk, path: tuple[Cut, ...]) -> PowerCutFailure | None:
+    """Let a device go on from a world and a disk to the end, and return what went wrong, if anything; `path` says how they came to be."""
     try:
         finish(world, disk, scenario.phases)
         scenario.check(world, disk)

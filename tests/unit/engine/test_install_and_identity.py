@@ -325,6 +325,18 @@ def certificates(serial: int) -> identity.Certificates:
     )
 
 
+def test_keys_that_came_to_the_disk_late_are_there_for_good_once_joined() -> None:
+    for at in range(1, 4):
+        disk = RecordingDisk()
+        disk.fail_at, disk.fail_with, disk.fail_late = at, Damaged, True
+        with pytest.raises(Damaged):
+            identity.write_keys(disk, KEYS)
+        if identity.read_keys(disk) is None:
+            identity.write_keys(disk, KEYS)
+        identity.complete_join(disk, certificates(1), b"root")
+        assert identity.read_identity(disk.crash(Crash.DROPPED)) is not None
+
+
 def test_an_identity_is_read_as_it_was_written() -> None:
     disk = RecordingDisk()
     assert identity.read_identity(disk) is None
