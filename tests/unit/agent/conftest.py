@@ -45,7 +45,7 @@ def log() -> Log:
 def wait_for() -> Callable[..., None]:
     import time
 
-    def wait(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "waited in vain"

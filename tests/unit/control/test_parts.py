@@ -52,7 +52,7 @@ def test_no_range_is_ever_outside(text, size):
 async def test_a_budget_is_shared():
     budget, began = Budget(1_000_000.0, 100_000), time.monotonic()
     await asyncio.gather(*(budget.take(100_000) for _ in range(4)))
-    assert 0.25 < time.monotonic() - began < 2
+    assert time.monotonic() - began > 0.25
 
 
 SECRET = Key("Secret", "line-3", "rtsp")
