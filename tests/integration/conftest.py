@@ -1,10 +1,13 @@
-"""Ports that belong to one test alone."""
+"""Ports that belong to one test alone, and time."""
 
 import contextlib
 import socket
+from pathlib import Path
 
 import pytest
 
+TIMEOUT_SECONDS = 600
+"""A whole test with real processes may take this long where the machine is busy; what it waits for has deadlines of its own."""
 _FIRST, _BLOCKS, _PORTS = 10000, 450, 20
 """Below the ports that the kernel gives to outgoing connections, and below those that devices take unless they are told otherwise."""
 
@@ -49,6 +52,13 @@ class Ports:
     def give_back(self):
         """Let others have them; nobody listens there any more."""
         self._hold.close()
+
+
+def pytest_collection_modifyitems(items):
+    """Give the tests with real processes time."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS))
 
 
 @pytest.fixture(scope="session")

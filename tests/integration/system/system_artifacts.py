@@ -14,7 +14,7 @@ PYTHON = "${python}"
 MAIN = "${bundle}/main.py"
 
 SERVER = """
-import http.server, os, socket, sys, threading
+import http.server, os, signal, socket, threading
 
 VERSION = float(os.environ["VERSION"])
 
@@ -31,14 +31,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = False
+
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = socket.socket(fileno=int(os.environ["EDGEWISE_LISTEN_FD"]))
 
-Server().serve_forever()
+server = Server()
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+server.serve_forever(poll_interval=0.02)
+server.server_close()
 """
-"""Answers its version at any path, on the socket of its instance."""
+"""Answers its version at any path, on the socket of its instance; told to end, it answers what it has accepted."""
 
 COUNTER = """
 import os, time
@@ -150,5 +155,5 @@ def bundle_release(
 
 def server_release(folder: Path, name: str, version: int, **options) -> Release:
     """Return the release of a program that answers with its version."""
-    probe = Probe(http_path="/", period_seconds=1.0)
+    probe = Probe(http_path="/", period_seconds=1.0, failure_threshold=240)
     return bundle_release(folder, name, version, SERVER, probes=options.pop("probes", Probes(start=probe)), **options)

@@ -50,13 +50,13 @@ from edgewise.trust.tokens import read_join_token
 
 EDGEWISE = str(Path(sys.executable).with_name("edgewise"))
 HOOKS = Path(__file__).with_name("system_hooks.py")
-PATIENCE = 60.0
+PATIENCE = 120.0
 """How long anything may take, in seconds: generous, because the machine may be busy with other things."""
 _SUPERVISOR_LIMITS = ("agent_backoff_seconds_max=1",)
 _ENDED = {RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED}
 
 
-def until(look, what, seconds=PATIENCE, every=0.03):
+def until(look, what, seconds=PATIENCE, every=0.05):
     """Return the first true value of `look()`. A control plane that is away for a moment is waited for."""
     deadline = time.monotonic() + seconds
     while True:
@@ -82,7 +82,7 @@ def kill(*pids):
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    until(lambda: not any(map(alive, pids)), f"the end of {pids}", 10, 0.005)
+    until(lambda: not any(map(alive, pids)), f"the end of {pids}", every=0.005)
 
 
 class Hooks:
@@ -166,7 +166,7 @@ class Device:
     def kill(self):
         """Cut the power: everything is gone at once."""
         kill(*self.tree())
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
     def tree(self):
         """The process ids of all that runs here, the supervisor first."""
@@ -183,10 +183,10 @@ class Device:
         helpers = self.fetches()
         below = self.tree()
         kill(self.process.pid)
-        self.process.wait(10)
-        until(lambda: not any(alive(pid) for pid in below if pid not in helpers), "the end of what the supervisor ran", 10)
+        self.process.wait(PATIENCE)
+        until(lambda: not any(alive(pid) for pid in below if pid not in helpers), "the end of what the supervisor ran")
         self.start()
-        until(lambda: not any(map(alive, helpers)), "the end of what the agent ran", 10)
+        until(lambda: not any(map(alive, helpers)), "the end of what the agent ran")
 
     def _asked(self, question, answer):
         try:
@@ -312,7 +312,7 @@ class Fleet:
 
     def kill_control(self):
         kill(self.control.pid)
-        self.control.wait(10)
+        self.control.wait(PATIENCE)
 
     def stop_control(self):
         self.control.terminate()
@@ -349,7 +349,7 @@ class Fleet:
         if self._client is not None:
             self.ask(self._client.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._loop.close()
         processes = [device.process for device in self.devices.values()] + [self.control]
         victims = [pid for device in self.devices.values() for pid in device.tree()]
@@ -358,7 +358,7 @@ class Fleet:
         kill(*self.leftovers())
         for process in processes:
             if process is not None:
-                process.wait(10)
+                process.wait(PATIENCE)
         for each in (self, *self.devices.values()):
             each.ports.give_back()
 
@@ -502,7 +502,7 @@ def workload(name, version, selector="", **options):
         waves=options.pop("waves", ("100%",)),
         observe_for=options.pop("observe", "0s"),
         failure_budget=options.pop("budget", "0%"),
-        device_deadline=options.pop("deadline", "60s"),
+        device_deadline=options.pop("deadline", "10m"),
     )
     select = Selector(match_expressions=(Requirement(key=selector, operator="Exists"),)) if selector else Selector()
     replicas = options.pop("replicas", None)
@@ -519,7 +519,7 @@ def workload(name, version, selector="", **options):
 class Prober(threading.Thread):
     """A client that never stops asking. Every answer is (value, revision); what gets no answer is dropped."""
 
-    def __init__(self, address, name, path=None, pause=0.02):
+    def __init__(self, address, name, path=None, pause=0.05):
         super().__init__(name=f"prober of {name}", daemon=True)
         self._address = address
         self._name = name
@@ -533,11 +533,11 @@ class Prober(threading.Thread):
         """End, and let the rest be looked at."""
         self._ending.set()
         if self.is_alive():
-            self.join(20)
+            self.join(PATIENCE)
         return self
 
     def run(self):
-        connection = http.client.HTTPConnection(*self._address, timeout=15)
+        connection = http.client.HTTPConnection(*self._address, timeout=60)
         while not self._ending.wait(self._pause):
             try:
                 self.answers.append(self._ask(connection))

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-HOLD_SECONDS_MAX = 60.0
+HOLD_SECONDS_MAX = 300.0
 
 
 def pause(moment):

@@ -25,7 +25,7 @@ SICK = Probes(
 def kill_agent(device):
     below = device.fetches()
     device.kill_agent()
-    until(lambda: not any(map(alive, below)), "the end of the fetch process with its agent", 10)
+    until(lambda: not any(map(alive, below)), "the end of the fetch process with its agent")
 
 
 def kill_supervisor(device):
@@ -115,7 +115,7 @@ class World:
             prober.dropped.clear()
         assert all(one.status.address for one in self.fleet.instances("m").values())
         for device in self.fleet.devices.values():
-            until(lambda device=device: len(list((device.data / "trees").iterdir())) <= 3, f"old files are removed on {device.name}", 20)
+            until(lambda device=device: len(list((device.data / "trees").iterdir())) <= 3, f"old files are removed on {device.name}")
             assert not list((device.data / "staging").glob("*")), device.name
 
 
@@ -152,7 +152,7 @@ def test_a_way_back_that_is_struck_in_every_state_arrives_all_the_same(world):
     (old,) = {one.status.committed for one in fleet.instances("m").values()}
     world.hold(*GIVING_UP)
     world.publish(probes=SICK)
-    fleet.run("m", world.version, budget="100%")
+    fleet.run("m", world.version, budget="100%", probation="5m")  # however busy the machine is, it is not committed before it shows
     for moment in GIVING_UP:
         world.strike(moment)
     revision = fleet.ended("m", world.version).spec.to_revision
@@ -166,5 +166,5 @@ def test_a_way_back_that_is_struck_in_every_state_arrives_all_the_same(world):
     world.check(before)
     for prober in world.probers.values():
         seen = len(prober.answers)
-        until(lambda prober=prober, seen=seen: len(prober.answers) > seen + 3, "answers", 20)
+        until(lambda prober=prober, seen=seen: len(prober.answers) > seen + 3, "answers")
         assert prober.answers[-1] == (good, old)

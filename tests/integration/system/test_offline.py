@@ -148,7 +148,7 @@ def _connection(fleet, device):
 def test_an_exclusive_copy_stops_before_another_starts(trio):
     """The network is cut in the worst way: connections stay open and nothing comes through."""
     fleet, devices, cables = trio
-    fleet.run("single", 1, replicas=1, disconnect=Disconnect(lost_after="8s", exclusive=True))
+    fleet.run("single", 1, replicas=1, disconnect=Disconnect(lost_after="14s", exclusive=True))
     fleet.serves("single", 1)
     (name,) = _runs(devices, "single")
     at = next(number for number, device in enumerate(devices) if device.name == name)
