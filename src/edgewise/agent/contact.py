@@ -27,11 +27,11 @@ class Contact:
         """See `engine.contact.Contact.last`."""
         return self._judge.last
 
-    def reached(self) -> bool:
-        """Note that the control plane answered just now. Returns whether that is news."""
+    def reached(self, *, desired: bool = False) -> bool:
+        """Note that the control plane answered just now; `desired`: it also said what should run. Returns whether that is news."""
         with self._lock:
             news = self._judge.online is not True
-            told = self._judge.reached(self._clock.monotonic())
+            told = self._judge.reached(self._clock.monotonic(), desired=desired)
         self._say(told)
         return news
 

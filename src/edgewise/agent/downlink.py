@@ -57,10 +57,11 @@ class Downlink:
         except LinkError as error:
             return self._failed(error)
         self._decisions.answered()
-        if self._contact.reached():
-            self._on_reached()
         if state is not None:
             self._adopt(state)
+        # After that: an exclusive copy that is to run elsewhere by now must not start again just because there is contact.
+        if self._contact.reached(desired=True):
+            self._on_reached()
         return 0.0
 
     def _adopt(self, state: DesiredState) -> None:

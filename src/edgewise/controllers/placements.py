@@ -165,6 +165,8 @@ class _Placing:
         self._lose()
         members = self.members
         need = wanted - (members.running - len(members.lost) - len(self.stopping & (members.instances.keys() - members.lost)))
+        if self.row.spec.disconnect.exclusive:
+            need -= self._leaving()
         if need <= 0:
             self.row.short = False
             self.fewer(wanted)
@@ -220,6 +222,23 @@ class _Placing:
                 self.members.lost.add(device)
             else:
                 self.view.timers.sooner(("workload", *self.row.name), due)
+        if disconnect.exclusive:
+            # The first that such a device is told when it comes back must not be to run its copy again.
+            for device in sorted(self.members.lost - self.stopping):
+                self.stop(device, self.members.instances[device])
+
+    def _leaving(self) -> int:
+        """Return how many copies are to stop and may still run: nothing takes their place before that is over. One that was silent for
+        longer than `lostAfter` has stopped by itself."""
+        count = len(self.stopping - self.members.lost)
+        for device, instance in self.members.instances.items():
+            if instance.running or device in self.stopping:
+                continue
+            due = silent_since(self.view, device) + seconds(self.row.spec.disconnect.lost_after)
+            if self.view.reach(device)[0] or due > self.work.now:
+                count += 1
+                self.view.timers.sooner(("workload", *self.row.name), due)
+        return count
 
     def fewer(self, wanted: int) -> None:
         """Stop what is more than `wanted` among those that can be reached."""

@@ -49,9 +49,12 @@ class Contact:
         self.last: float | None = None
         """When the control plane last answered; None before the first time."""
 
-    def reached(self, now: float) -> ContactChanged | None:
-        """Note that the control plane answered just now. That it still does is told where somebody must know it in time."""
+    def reached(self, now: float, *, desired: bool = False) -> ContactChanged | None:
+        """Note that the control plane answered just now; `desired`: it also said what should run. That it still answers is told where
+        somebody must know it in time. Where an exclusive copy runs, only what should run counts: it may have been placed elsewhere."""
         news = self.online is not True
+        if news and self._silence is not None and not desired:
+            return None
         self.online, self.last = True, now
         if not news and (self._silence is None or now - self._told_at < _REFRESH_SECONDS):
             return None

@@ -181,17 +181,17 @@ class Calls:
             self._resident.alarm()
             return
         self._downlink.answered()
-        news = self._contact.online is not True
-        self._resident.tell(self._contact.reached(clock.monotonic()))
-        if news:
-            self._uplink.hurry()
-            self.wake_uplink()
         if state is not None:
             for document in state.devices:
                 self._contact.watch(self._downlink.note(document))
                 if document.device == self._device.name:
                     self._resident.give(Desired(document=document))
             self._downlink.position = state.position
+        news = self._contact.online is not True
+        self._resident.tell(self._contact.reached(clock.monotonic(), desired=True))
+        if news:
+            self._uplink.hurry()
+            self.wake_uplink()
         self._poll()
         self._resident.alarm()
 

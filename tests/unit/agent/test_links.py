@@ -287,7 +287,9 @@ def test_the_downlink_honours_retry_after_and_backs_off(down):
 def test_contact_is_told_when_it_changes_and_seldom_where_silence_matters(contact, clock, told, watched):
     contact.watch(1000.0 if watched else None)
     assert not contact.failed()
-    assert contact.reached()
+    contact.reached()
+    assert bool(told) is not watched, "where an exclusive copy runs, only what should run says that it is back"
+    assert contact.reached(desired=True) is watched
     assert not contact.reached()
     assert told == [ContactChanged(online=True, last_contact=1000.0)]
     clock.time += 6

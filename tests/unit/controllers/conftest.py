@@ -401,7 +401,7 @@ def variant(name, size=1000, runtime="", precision="", profile=None, **requireme
 
 
 def workload(name, version, artifact="app", *, replicas=None, selector=None, waves=(1, "50%", "100%"), observe="5s", budget="5%",
-             deadline="60s", analysis=(), lost_after="60s", labels=None, parameters=None, **fields):  # fmt: skip
+             deadline="60s", analysis=(), lost_after="60s", exclusive=False, labels=None, parameters=None, **fields):  # fmt: skip
     placement = Placement(replicas=replicas) if replicas is not None else Placement(every_matching_device=EveryMatchingDevice())
     if selector is not None:
         placement = msgspec.structs.replace(placement, selector=selector)
@@ -413,7 +413,7 @@ def workload(name, version, artifact="app", *, replicas=None, selector=None, wav
             placement=placement,
             parameters=parameters or {},
             strategy=Strategy(canary=canary, analysis=analysis),
-            disconnect=Disconnect(lost_after=lost_after),
+            disconnect=Disconnect(lost_after=lost_after, exclusive=exclusive),
             **fields,
         ),
     )

@@ -268,3 +268,36 @@ def test_configs_roll_out_and_stay_with_their_revision(fleet):
     fleet.until(lambda: fleet.state(3) == "Succeeded")
     assert {told(name).config["level"] for name in fleet.devices} == {"2"}
     assert {told(name).secrets[0].sealed.partition(b" ")[0] for name in fleet.devices} == {b"Secret/s"}
+
+
+def test_an_exclusive_copy_that_was_lost_is_told_to_stop_before_another_takes_its_place(fleet):
+    fleet.publish("1")
+    for name in ("d0", "d1", "d2"):
+        fleet.join(name)
+    fleet.apply("1", replicas=1, exclusive=True)
+    fleet.run(5)
+    (first,) = fleet.versions()
+    fleet.devices[first].online = False
+    fleet.until(lambda: len(fleet.versions()) == 1 and first not in fleet.versions(), seconds=200)
+    (second,) = fleet.versions()
+    assert fleet.instances()[first].spec.desired == "Stopped"
+    fleet.devices[first].online = True
+    fleet.devices[first].starts.clear()
+    fleet.run(10)
+    assert (list(fleet.instances()), fleet.devices[first].starts) == ([second], [])
+
+
+def test_an_exclusive_copy_has_left_before_another_starts(fleet):
+    fleet.publish("1")
+    for name in ("d0", "d1"):
+        fleet.join(name, labels={"camera": "yes"})
+    selector = Selector(match_labels={"camera": "yes"})
+    fleet.apply("1", replicas=1, selector=selector, exclusive=True)
+    fleet.run(5)
+    (first,) = fleet.versions()
+    device = fleet.get("Device", first, "")
+    fleet.put(msgspec.structs.replace(device, metadata=msgspec.structs.replace(device.metadata, labels={})))
+    fleet.settle()
+    assert {name: one.spec.desired for name, one in fleet.instances().items()} == {first: "Stopped"}
+    fleet.run(5)
+    assert list(fleet.versions()) == [({"d0", "d1"} - {first}).pop()]
