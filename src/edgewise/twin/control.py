@@ -12,22 +12,24 @@ from typing import Final
 import msgspec
 
 from edgewise.controllers import answers
-from edgewise.controllers.desired import decide_desired, refresh
-from edgewise.controllers.enrolment import complete_join, complete_renew, decide_join, decide_renew
-from edgewise.controllers.gateway import ReportDecision, decide_report, decide_session, settle
+from edgewise.controllers.gateway import decide_report, settle
 from edgewise.controllers.limits import GatewayLimits
-from edgewise.controllers.reconcile import Changed, Decision, Event, Tick, handle
+from edgewise.controllers.reconcile import Changed, Event, Tick, handle
 from edgewise.controllers.tokens import JoinTokenSpec, create_join_token
 from edgewise.controllers.view import FleetView
-from edgewise.store.contract import Change, ConflictError, Key, StoreError, Transaction, Written
+from edgewise.store.contract import Change, ConflictError, StoreError, Transaction, Written
 from edgewise.trust.tokens import secret_digest
+from edgewise.twin.admitting import Admitting
+from edgewise.twin.connections import Caller
 from edgewise.twin.kernel import Kernel, Ticket
 from edgewise.twin.link import Answered, Outcome, Refused, Request
-from edgewise.twin.network import Caller
+from edgewise.twin.polling import Polling, refused_as
 from edgewise.twin.vault import Vault
-from edgewise.wire.desired import DesiredState, Position, parse_position
-from edgewise.wire.enrolment import JoinAnswer, JoinRequest, RenewAnswer, RenewRequest
+from edgewise.twin.witness import Witness
+from edgewise.wire.enrolment import JoinRequest, RenewRequest
 from edgewise.wire.report import Report
+
+__all__ = ["SimControl", "Then", "Witness"]
 
 _REPORT: Final = msgspec.msgpack.Decoder(Report)
 _JOIN: Final = msgspec.msgpack.Decoder(JoinRequest)
@@ -40,54 +42,6 @@ _TOKEN_SECONDS: Final = 5 * 365 * 86_400.0
 _NOTHING: Final = Answered()
 
 Then = Callable[["Written | StoreError"], None]
-
-
-def certificate_text(agent: str, serial: str, not_after: float) -> str:
-    """Return what stands for a certificate."""
-    return f"{agent} {serial} {not_after:.0f}"
-
-
-def agent_in(certificate: str) -> str:
-    """Return whom a certificate names, in its PEM frame or without."""
-    lines = [line for line in certificate.splitlines() if not line.startswith("-----")]
-    return lines[0].partition(" ")[0] if lines else ""
-
-
-def key_digest(key: str) -> str:
-    """Return the digest of a device's key."""
-    return f"sha256:{secret_digest(key)}"
-
-
-class Witness:
-    """Hears of what the control plane does. Override what matters."""
-
-    def wrote(self, changes: tuple[Change, ...]) -> None:
-        """Hear of changes that were written and taken over."""
-
-    def decided(self, decision: Decision) -> None:
-        """Hear of a decision before it is written."""
-
-    def reported(self, agent: str, report: Report, decision: ReportDecision) -> None:
-        """Hear of a report that took effect and is about to be answered."""
-
-    def told(self, agent: str, desired: DesiredState) -> None:
-        """Hear of a desired state on its way to an agent."""
-
-    def lived(self, what: str) -> None:
-        """Hear that the control plane was `killed`, `started` or `restored`."""
-
-
-class _Poll:
-    """An open poll."""
-
-    __slots__ = ("after", "agent", "caller", "open", "until")
-
-    def __init__(self, caller: Caller, agent: str, after: Position | None, until: float) -> None:
-        self.caller = caller
-        self.agent = agent
-        self.after = after
-        self.until = until
-        self.open = True
 
 
 class SimControl:
@@ -115,11 +69,9 @@ class SimControl:
         """How long a write takes; above 0 what comes meanwhile waits for the next one."""
         self._blob_size = blob_size
         self._repository = repository
-        self._root = root
+        self._polling = Polling(self)
+        self._admitting = Admitting(self, root)
         self._random = kernel.stream("control")
-        self._issued: set[tuple[str, str]] = set()
-        """Agents and their keys: certificates out there outlive a restored backup."""
-        self._serial = 0
         self._life = 0
         self._kill_at_write: bool | None = None
         self.on_killed: Callable[[], None] | None = None
@@ -128,17 +80,13 @@ class SimControl:
     # ---- its life ----
 
     def _forget(self) -> None:
-        self._polls: dict[str, _Poll] = {}
-        self._by_caller: dict[Caller, _Poll] = {}
-        self._slots: dict[int, list[_Poll]] = {}
         self._heard: dict[str, float] = {}
         self._flush: Ticket | None = None
         self._reporting: dict[str, deque[Callable[[], None]]] = {}
         self._waiting: dict[Caller, None] = {}
-        self._enrolling: dict[Caller, None] = {}
         self._stirred: Ticket | None = None
         self._wake: Ticket | None = None
-        self._wake_at: float | None = None
+        self.wake_at: float | None = None
         self._settling = False
         self._queue: list[tuple[Transaction, Then]] = []
         self._writing = False
@@ -166,7 +114,7 @@ class SimControl:
         self._life += 1
         self.up = False
         self._kill_at_write = None
-        callers = [*(poll.caller for poll in self._polls.values()), *self._waiting, *self._enrolling]
+        callers = [*self._polling.forget(), *self._waiting, *self._admitting.forget()]
         for ticket in (self._flush, self._stirred, self._wake):
             if ticket is not None:
                 ticket.cancel()
@@ -198,7 +146,7 @@ class SimControl:
     def commit(self, transaction: Transaction) -> Written:
         """Write at once and take over what was written. Raises `StoreError`."""
         written = self.vault.write(transaction)
-        self._take(written)
+        self.take(written)
         return written
 
     def make_token(self, secret: str, site: str, uses: int = 100_000) -> None:
@@ -214,23 +162,27 @@ class SimControl:
         if self._stirred is None and self.up:
             self._stirred = self.kernel.after(self.limits.reconcile_pause_seconds, self._stir)
 
+    def polling(self, agent: str) -> bool:
+        """Whether a poll of `agent` waits here."""
+        return self._polling.polling(agent)
+
     # ---- requests (network.Server) ----
 
     def handle(self, request: Request, caller: Caller) -> None:
         """See `network.Server`."""
         purpose = request.purpose
-        if purpose not in ("join", "renew") and (request.agent, request.key) not in self._issued:
+        if purpose not in ("join", "renew") and (request.agent, request.key) not in self._admitting.issued:
             caller.reply(Refused(status=401, reason="NoCertificate", message="this takes a client certificate of this fleet"))
             return
         match purpose:
             case "report":
                 self._report(request, caller)
             case "desired":
-                self._desired(request, caller)
+                self._polling.desired(request, caller)
             case "join":
-                self._join(request, caller)
+                self._admitting.join(request, caller)
             case "renew":
-                self._renew(request, caller)
+                self._admitting.renew(request, caller)
             case "blob":
                 self._blob(request, caller)
             case "repository":
@@ -238,15 +190,14 @@ class SimControl:
 
     def hung_up(self, caller: Caller) -> None:
         """See `network.Server`."""
-        poll = self._by_caller.get(caller)
-        if poll is not None:
-            self._end_poll(poll)
+        self._polling.hung_up(caller)
 
     def transferred(self) -> None:
         """See `network.Server`."""
         self._transfers = max(0, self._transfers - 1)
 
-    def _busy(self, message: str, status: int = 503, retry_after: float | None = None) -> Refused:
+    def busy(self, message: str, status: int = 503, retry_after: float | None = None) -> Refused:
+        """Return the refusal that sheds load."""
         reason, seconds = answers.busy(self.limits, self._random, status, retry_after)
         return Refused(status=status, reason=reason, message=message, retry_after=seconds)
 
@@ -255,7 +206,7 @@ class SimControl:
     def _report(self, request: Request, caller: Caller) -> None:
         agent = request.agent
         if len(self._waiting) >= self.limits.reports_in_flight_max:
-            caller.reply(self._busy("too many reports at the moment"))
+            caller.reply(self.busy("too many reports at the moment"))
             return
         try:
             report = _REPORT.decode(request.body)
@@ -266,7 +217,7 @@ class SimControl:
         if turns is None:
             self._reporting[agent] = deque()
         elif len(turns) >= self.limits.reports_waiting_max:
-            caller.reply(self._busy("this agent has too many reports under way", 429))
+            caller.reply(self.busy("this agent has too many reports under way", 429))
             return
         else:
             self._waiting[caller] = None
@@ -276,23 +227,23 @@ class SimControl:
 
     def _write_report(self, agent: str, report: Report, caller: Caller, tries: int) -> None:
         if tries >= self.limits.answer_conflicts_max:
-            self._answer(agent, caller, self._busy("what this report is about changes too often at the moment"))
+            self._answer(agent, caller, self.busy("what this report is about changes too often at the moment"))
             return
         now = self.kernel.wall
         decision = decide_report(report, agent, self.view, now)
         if isinstance(decision, answers.Refusal):
-            self._quarantine(agent, decision)
-            self._answer(agent, caller, _refused(decision))
+            self.quarantine(agent, decision)
+            self._answer(agent, caller, refused_as(decision))
             return
         self.heard(agent, now)
 
         def then(written: Written | StoreError) -> None:
             match written:
                 case ConflictError():
-                    self._conflicted(written)
+                    self.conflicted(written)
                     self._write_report(agent, report, caller, tries + 1)
                 case StoreError():
-                    self._answer(agent, caller, self._busy("the store failed"))
+                    self._answer(agent, caller, self.busy("the store failed"))
                 case _:
                     settle(self.view, decision, written)
                     if self.witness is not None:
@@ -306,225 +257,31 @@ class SimControl:
 
         if self.write_seconds > 0:
             self._waiting[caller] = None
-        self._write(decision.transaction, then)
+        self.write(decision.transaction, then)
 
     def _answer(self, agent: str, caller: Caller, outcome: Outcome) -> None:
         self._waiting.pop(caller, None)
-        self._note("report", agent, outcome)
+        self.note("report", agent, outcome)
         turns = self._reporting.get(agent)
         if turns:
-            self.kernel.after(0.0, self._alive(turns.popleft()))
+            self.kernel.after(0.0, self.alive(turns.popleft()))
         elif turns is not None:
             del self._reporting[agent]
         caller.reply(outcome)
 
-    def _quarantine(self, agent: str, refusal: answers.Refusal) -> None:
+    def quarantine(self, agent: str, refusal: answers.Refusal) -> None:
         """Write down that two devices showed one identity, and end the poll that waits."""
         if refusal.transaction is None:
             return
 
         def then(written: Written | StoreError) -> None:
             if isinstance(written, ConflictError):
-                self._conflicted(written)
+                self.conflicted(written)
             elif not isinstance(written, StoreError):
-                self._take(written)
-            poll = self._polls.get(agent)
-            if poll is not None:
-                self._end_poll(poll)
-                poll.caller.reply(self._busy("the control plane is going down, or this agent may not wait"))
+                self.take(written)
+            self._polling.turn_away(agent, self.busy("the control plane is going down, or this agent may not wait"))
 
-        self._write(refusal.transaction, then)
-
-    # ---- polls ----
-
-    def _desired(self, request: Request, caller: Caller) -> None:
-        agent, now = request.agent, self.kernel.wall
-        try:
-            after = parse_position(request.path) if request.path else None
-        except ValueError:
-            caller.reply(Refused(status=400, reason="BadRequest", message="the query is after=EPOCH.N and wait=SECONDS"))
-            return
-        if request.session:
-            refused = decide_session(request.session, agent, self.view, now)
-            if refused is not None:
-                self._quarantine(agent, refused)
-                caller.reply(_refused(refused))
-                return
-        decided = decide_desired(agent, after, self.view, self._seal)
-        wait = min(request.wait, self.limits.poll_seconds_max)
-        if decided is None and wait > 0:
-            self._open_poll(agent, after, wait, caller)
-            return
-        self._answer_poll(agent, caller, decided)
-
-    def _answer_poll(self, agent: str, caller: Caller, decided: "DesiredState | answers.Refusal | None") -> None:
-        outcome: Outcome
-        if decided is None:
-            outcome = _NOTHING
-        elif isinstance(decided, answers.Refusal):
-            outcome = _refused(decided)
-        else:
-            if self.witness is not None:
-                self.witness.told(agent, decided)
-            outcome = Answered(body=_ENCODER.encode(decided))
-        self.exchanges += 1
-        self._note("desired", agent, outcome)
-        caller.reply(outcome)
-
-    def _open_poll(self, agent: str, after: Position | None, wait: float, caller: Caller) -> None:
-        self.view.poll_opened(agent, self.kernel.wall)
-        self._note_heard(agent)
-        older = self._polls.get(agent)
-        until = self.kernel.now + wait
-        poll = self._polls[agent] = self._by_caller[caller] = _Poll(caller, agent, after, until)
-        slot = int(until / _SLOT_SECONDS) + 1
-        due = self._slots.get(slot)
-        if due is None:
-            due = self._slots[slot] = []
-            self.kernel.at(slot * _SLOT_SECONDS, self._alive(lambda: self._expire(slot)))
-        due.append(poll)
-        if older is not None:
-            self._end_poll(older)
-            older.caller.reply(Refused(status=409, reason="Superseded", message="a newer poll of this agent took over"))
-
-    def _expire(self, slot: int) -> None:
-        for poll in self._slots.pop(slot):
-            if poll.open:
-                self._end_poll(poll)
-                self._answer_poll(poll.agent, poll.caller, None)
-
-    def _end_poll(self, poll: _Poll) -> None:
-        poll.open = False
-        self._by_caller.pop(poll.caller, None)
-        if self._polls.get(poll.agent) is poll:
-            del self._polls[poll.agent]
-        now = self.kernel.wall
-        self.view.poll_closed(poll.agent, now)
-        self._hear(poll.agent, now)
-        due = self.view.timers.next()
-        if due is not None and (self._wake_at is None or due < self._wake_at):
-            self.stir()
-
-    def wake(self, agent: str) -> None:
-        """Answer the poll of `agent` if its desired state changed."""
-        poll = self._polls.get(agent)
-        if poll is None:
-            return
-        decided = decide_desired(agent, poll.after, self.view, self._seal)
-        if decided is not None:
-            self._end_poll(poll)
-            self._answer_poll(agent, poll.caller, decided)
-
-    def polling(self, agent: str) -> bool:
-        """Whether a poll of `agent` waits here."""
-        return agent in self._polls
-
-    def _refresh(self) -> None:
-        if not self.view.unrendered:
-            return
-        woken = refresh(self.view)
-        if woken:
-            for agent in sorted(woken):
-                self.wake(agent)
-
-    def _seal(self, key: Key, device: str) -> bytes:
-        return f"{key.namespace}/{key.name} for {device}".encode()
-
-    # ---- enrolment ----
-
-    def _join(self, request: Request, caller: Caller) -> None:
-        try:
-            asked = _JOIN.decode(request.body)
-        except msgspec.DecodeError as error:
-            caller.reply(Refused(status=400, reason="Malformed", message=str(error)))
-            return
-        if len(self._enrolling) >= self.limits.enrolments_in_flight_max:
-            caller.reply(self._busy("too many devices join or renew at the moment"))
-            return
-        self._write_join(asked, caller, 0)
-
-    def _write_join(self, asked: JoinRequest, caller: Caller, tries: int) -> None:
-        now, view = self.kernel.wall, self.view
-        if tries >= self.limits.answer_conflicts_max:
-            self._answer_enrolment("join", asked.device, caller, self._busy("too many devices join with this token at the same moment"))
-            return
-        decision = decide_join(asked, secret_digest(asked.secret), key_digest(asked.signing_request), view, now)
-        if isinstance(decision, answers.Refusal):
-            self._answer_enrolment("join", asked.device, caller, _refused(decision))
-            return
-        serial, not_after = self._issue(decision.agent, asked.signing_request, now)
-
-        def then(written: Written | StoreError) -> None:
-            match written:
-                case ConflictError():
-                    self._conflicted(written)
-                    self._write_join(asked, caller, tries + 1)
-                case StoreError():
-                    self._answer_enrolment("join", asked.device, caller, self._busy("the store failed"))
-                case _:
-                    self._take(written)
-                    self.heard(decision.agent, now)
-                    text = certificate_text(decision.agent, serial, not_after)
-                    answer = JoinAnswer(agent=decision.agent, certificate=text, authority="twin", repository_root=self._root)
-                    self._answer_enrolment("join", asked.device, caller, Answered(body=_ENCODER.encode(answer)))
-
-        self._enrol(complete_join(decision, view, now, serial, not_after), caller, then)
-
-    def _renew(self, request: Request, caller: Caller) -> None:
-        try:
-            asked = _RENEW.decode(request.body)
-        except msgspec.DecodeError as error:
-            caller.reply(Refused(status=400, reason="Malformed", message=str(error)))
-            return
-        agent = agent_in(asked.certificate)
-        if (agent, asked.signing_request) not in self._issued:
-            caller.reply(Refused(status=400, reason="BadCertificate", message="the certificate was not issued here for this key"))
-            return
-        if len(self._enrolling) >= self.limits.enrolments_in_flight_max:
-            caller.reply(self._busy("too many devices join or renew at the moment"))
-            return
-        self._write_renewal(agent, asked, caller, 0)
-
-    def _write_renewal(self, agent: str, asked: RenewRequest, caller: Caller, tries: int) -> None:
-        now, view = self.kernel.wall, self.view
-        if tries >= self.limits.answer_conflicts_max:
-            self._answer_enrolment("renew", agent, caller, self._busy("the agent changes too often at the moment"))
-            return
-        decision = decide_renew(agent, key_digest(asked.signing_request), view)
-        if isinstance(decision, answers.Refusal):
-            self._answer_enrolment("renew", agent, caller, _refused(decision))
-            return
-        serial, not_after = self._issue(agent, asked.signing_request, now)
-
-        def then(written: Written | StoreError) -> None:
-            match written:
-                case ConflictError():
-                    self._conflicted(written)
-                    self._write_renewal(agent, asked, caller, tries + 1)
-                case StoreError():
-                    self._answer_enrolment("renew", agent, caller, self._busy("the store failed"))
-                case _:
-                    self._take(written)
-                    self.heard(agent, now)
-                    answer = RenewAnswer(certificate=certificate_text(agent, serial, not_after), authority="twin")
-                    self._answer_enrolment("renew", agent, caller, Answered(body=_ENCODER.encode(answer)))
-
-        self._enrol(complete_renew(decision, view, now, serial, not_after), caller, then)
-
-    def _enrol(self, transaction: Transaction, caller: Caller, then: Then) -> None:
-        if self.write_seconds > 0:
-            self._enrolling[caller] = None
-        self._write(transaction, then)
-
-    def _answer_enrolment(self, what: str, subject: str, caller: Caller, outcome: Outcome) -> None:
-        self._enrolling.pop(caller, None)
-        self._note(what, subject, outcome)
-        caller.reply(outcome)
-
-    def _issue(self, agent: str, key: str, now: float) -> tuple[str, float]:
-        self._serial += 1
-        self._issued.add((agent, key))
-        return f"{self._serial:x}", now + _CERTIFICATE_SECONDS
+        self.write(refusal.transaction, then)
 
     # ---- blobs and the signed repository ----
 
@@ -532,9 +289,9 @@ class SimControl:
         refusal = answers.refused_agent(self.view.agents.get(request.agent))
         size = self._blob_size(request.path)
         if refusal is not None:
-            caller.reply(_refused(refusal))
+            caller.reply(refused_as(refusal))
         elif self._transfers >= self.limits.transfers_max:
-            caller.reply(self._busy("too many downloads at the moment"))
+            caller.reply(self.busy("too many downloads at the moment"))
         elif size is None:
             caller.reply(Refused(status=404, reason="NotFound", message="there is no such blob"))
         elif request.offset > size:
@@ -547,7 +304,7 @@ class SimControl:
         refusal = answers.refused_agent(self.view.agents.get(request.agent))
         data = self._repository(request.path)
         if refusal is not None:
-            caller.reply(_refused(refusal))
+            caller.reply(refused_as(refusal))
         elif data is None:
             caller.reply(Refused(status=404, reason="NotFound", message="the signed repository has no such file"))
         else:
@@ -558,14 +315,16 @@ class SimControl:
     def heard(self, agent: str, now: float) -> None:
         """Note that an authenticated request of `agent` came."""
         self.view.contact(agent, now)
-        self._note_heard(agent)
+        self.note_heard(agent)
 
-    def _note_heard(self, agent: str) -> None:
-        self._hear(agent, self.kernel.wall)
+    def note_heard(self, agent: str) -> None:
+        """Note that an agent was heard, without a contact of its own."""
+        self.hear(agent, self.kernel.wall)
         if agent in self.view.presence.returned:
             self.stir()
 
-    def _hear(self, agent: str, now: float) -> None:
+    def hear(self, agent: str, now: float) -> None:
+        """Note when an agent was heard, for the store."""
         self._heard[agent] = now
         if self._flush is None:
             self._flush = self.kernel.after(self.limits.liveness_flush_seconds, self._flush_heard)
@@ -591,13 +350,13 @@ class SimControl:
         """Decide and write until nothing is left to do; ask to be woken when there is something to look at again."""
         life = self._life
         for _ in range(_ROUNDS_AT_ONCE):
-            self._refresh()
+            self._polling.refresh()
             decision = handle(cause, self.view, self.kernel.wall)
             cause = Changed()
             if self.witness is not None:
                 self.witness.decided(decision)
             if not decision.transactions:
-                self._refresh()
+                self._polling.refresh()
                 self._rest(decision.wake_at)
                 return
             if self.write_seconds > 0:
@@ -609,11 +368,11 @@ class SimControl:
                 if self._life != life or result is None:
                     return
                 if isinstance(result, ConflictError):
-                    self._conflicted(result)
+                    self.conflicted(result)
                     break
                 if isinstance(result, StoreError):
                     break
-                self._take(result)
+                self.take(result)
         self.stir()
 
     def _pump(self, transactions: "deque[Transaction]") -> None:
@@ -621,19 +380,19 @@ class SimControl:
 
         def then(written: Written | StoreError) -> None:
             if isinstance(written, ConflictError):
-                self._conflicted(written)
+                self.conflicted(written)
                 transactions.clear()
             elif isinstance(written, StoreError):
                 transactions.clear()
             else:
-                self._take(written)
+                self.take(written)
             if transactions:
-                self._write(transactions.popleft(), then)
+                self.write(transactions.popleft(), then)
             else:
                 self._settling = False
                 self.stir()
 
-        self._write(transactions.popleft(), then)
+        self.write(transactions.popleft(), then)
 
     def _rest(self, wake_at: float | None) -> None:
         if self._wake is not None:
@@ -641,14 +400,14 @@ class SimControl:
             self._wake = None
         if self.view.presence.returned:
             self.stir()
-        self._wake_at = wake_at
+        self.wake_at = wake_at
         if wake_at is not None:
             delay = max(self.limits.reconcile_pause_seconds, wake_at - self.kernel.wall)
             self._wake = self.kernel.after(delay, self._tick)
 
     # ---- writing ----
 
-    def _write(self, transaction: Transaction, then: Then) -> None:
+    def write(self, transaction: Transaction, then: Then) -> None:
         """Commit, and tell `then`: at once, or after the store's own time together with what else waits then."""
         if self.write_seconds <= 0 and not self._queue and not self._writing:
             result = self._commit(transaction)
@@ -662,7 +421,7 @@ class SimControl:
     def _begin_batch(self) -> None:
         self._writing = True
         batch, self._queue = self._queue, []
-        self.kernel.after(self.write_seconds, self._alive(lambda: self._end_batch(batch)))
+        self.kernel.after(self.write_seconds, self.alive(lambda: self._end_batch(batch)))
 
     def _end_batch(self, batch: list[tuple[Transaction, Then]]) -> None:
         self._writing = False
@@ -700,7 +459,8 @@ class SimControl:
         if self.on_killed is not None:
             self.on_killed()
 
-    def _take(self, written: Written) -> None:
+    def take(self, written: Written) -> None:
+        """Take what was written over into the view."""
         for change in written.changes:
             self.view.apply(change)
         if written.changes:
@@ -708,7 +468,7 @@ class SimControl:
             if self.witness is not None:
                 self.witness.wrote(written.changes)
 
-    def _conflicted(self, error: ConflictError) -> None:
+    def conflicted(self, error: ConflictError) -> None:
         """Let the view catch up with what a compare-and-set found."""
         if error.current is not None:
             self.view.apply(Change(revision=error.current.revision, key=error.key, document=error.current))
@@ -716,7 +476,7 @@ class SimControl:
 
     # ---- parts ----
 
-    def _alive(self, call: Callable[[], None]) -> Callable[[], None]:
+    def alive(self, call: Callable[[], None]) -> Callable[[], None]:
         """Return a call that does nothing once this life of the process is over."""
         life = self._life
 
@@ -726,13 +486,9 @@ class SimControl:
 
         return checked
 
-    def _note(self, what: str, subject: str, outcome: Outcome) -> None:
+    def note(self, what: str, subject: str, outcome: Outcome) -> None:
+        """Add an answer to the trace."""
         if type(outcome) is Answered:
             self.kernel.note(what, subject, str(len(outcome.body)))
         elif type(outcome) is Refused:
             self.kernel.note(what, subject, f"{outcome.status} {outcome.reason}")
-
-
-def _refused(decided: answers.Refusal) -> Refused:
-    answer = decided.answer
-    return Refused(status=decided.status, reason=answer.reason, message=answer.message, retry_after=answer.retry_after)

@@ -6,7 +6,8 @@ import pytest
 from edgewise.controllers.documents import put_labelled
 from edgewise.resources.states import Connection
 from edgewise.store.contract import Transaction
-from edgewise.twin.control import SimControl, Witness, agent_in, certificate_text
+from edgewise.twin.admitting import agent_in, certificate_text
+from edgewise.twin.control import SimControl, Witness
 from edgewise.twin.kernel import Kernel
 from edgewise.twin.link import Answered, Refused, Request
 from edgewise.twin.vault import MemoryVault, SqliteVault
