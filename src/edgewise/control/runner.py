@@ -14,6 +14,7 @@ from typing import Final
 from edgewise.control.limits import ControlLimits
 from edgewise.controllers.desired import refresh
 from edgewise.controllers.documents import about_of, event
+from edgewise.controllers.known import known_keys
 from edgewise.controllers.reconcile import Changed, Event, Tick, handle
 from edgewise.controllers.view import VIEWED, FleetView
 from edgewise.ports.clock import Clock
@@ -57,17 +58,20 @@ class Runner:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def load(self) -> None:
-        """Fill the view from the store. Call once, before `start`."""
+        """Fill the view from the store; called before `start`, and again when the watch cannot say what changed. What the view knows and
+        the store does not list was deleted meanwhile."""
         revision = self._store.revision
         for kind in VIEWED:
-            after = ""
+            gone, after = set(known_keys(self.view, kind)), ""
             while True:
                 page = await self._store.list(kind, limit=_PAGE, after=after)
                 self.take(Change(revision=document.revision, key=document.key, document=document) for document in page.documents)
+                gone.difference_update(document.key for document in page.documents)
                 after = page.next
                 await asyncio.sleep(0)
                 if not after:
                     break
+            self.take(Change(revision=revision, key=key, document=None) for key in sorted(gone))
         for mark in await self._store.all_marks():
             self.view.apply_mark(mark)
         self.view.loaded(revision)
