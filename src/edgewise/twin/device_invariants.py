@@ -140,23 +140,25 @@ class HealthyRunsOn(Observer):
 
 def _served(step: EngineStep, stop: Stop) -> bool:
     """Whether a stop hits what served well before and after is wanted no less."""
-    before, after = _want(step.before, stop.instance), _want(step.after, stop.instance)
+    before, after = want_of(step.before, stop.instance), want_of(step.after, stop.instance)
     live, kept = step.before.live.get(stop.instance), step.before.durable.instances.get(stop.instance)
     if before is None or after is None or live is None or kept is None or kept.committed is None or before.exclusive:
         return False
     slot, wanted = live.slots[stop.slot], kept.committed.revision
     same = before.revision == after.revision == wanted and before.uid == after.uid and wanted not in after.rejected
-    return same and slot.revision == wanted and slot.active and slot.ready and slot.phase is SlotPhase.UP and _well(slot)
+    return same and slot.revision == wanted and slot.active and slot.ready and slot.phase is SlotPhase.UP and well(slot)
 
 
-def _want(state: State, instance: str) -> InstanceDesired | None:
+def want_of(state: State, instance: str) -> InstanceDesired | None:
+    """Return what a device is to run of an instance; None when it is to stop it, or does not know it."""
     document = state.durable.document
     if document is None or document.decommission:
         return None
     return next((want for want in document.instances if want.name == instance and want.desired == "Running"), None)
 
 
-def _well(slot: SlotView) -> bool:
+def well(slot: SlotView) -> bool:
+    """Whether all that is known of a slot is good. What must send heartbeats may be late with them at any time."""
     heartbeat = slot.release is not None and any(
         probe is not None and probe.heartbeat
         for probe in (slot.release.variant.probes.start, slot.release.variant.probes.readiness, slot.release.variant.probes.liveness)

@@ -2,7 +2,7 @@
 tests.
 
 Safety is judged at every step, liveness at the end of a run whose faults are over. Start reading at `INVARIANTS`; what looks at devices is
-in `device_invariants.py`, at the control plane in `control_invariants.py`, at the end in `rest_invariants.py`.
+in `device_invariants.py` and `promise_invariants.py`, at the control plane in `control_invariants.py`, at the end in `rest_invariants.py`.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,8 @@ from edgewise.twin.device_invariants import (
     WholeRevision,
 )
 from edgewise.twin.observers import Observer
-from edgewise.twin.rest_invariants import Converges, PlanIsStable, TruthIsTold
+from edgewise.twin.promise_invariants import HotSwap, OfflineStart, OnlyGiven, RefusedForCause, TreesGo, WrittenKept
+from edgewise.twin.rest_invariants import Converges, NoneTooMany, PlanIsStable, TruthIsTold
 
 __all__ = ["INVARIANTS", "Invariant", "observers_for"]
 
@@ -57,6 +58,21 @@ INVARIANTS: Final[Mapping[str, Invariant]] = {
         promise="in every lane of every outbox: produced = acknowledged + held + dropped", observer=ItemsAddUp, cheap=True
     ),
     "journal-readable": Invariant(promise="no power cut leaves a journal that looks damaged", observer=JournalReadable, cheap=True),
+    "written-kept": Invariant(promise="what a device committed or refused is so after every power cut", observer=WrittenKept, cheap=True),
+    "offline-start": Invariant(
+        promise="after a boot what is committed runs again within a minute, network or not", observer=OfflineStart, cheap=True
+    ),
+    "hot-swap": Invariant(promise="an update of a model stops what serves only once another one has taken over", observer=HotSwap),
+    "refused-for-cause": Invariant(
+        promise="a full disk, a lost network or a bad signature refuses nothing: it is tried again", observer=RefusedForCause
+    ),
+    "only-given": Invariant(
+        promise="a device starts nothing but what was given to it: a bad revision reaches no more devices than waves and budget allow",
+        observer=OnlyGiven,
+    ),
+    "trees-go": Invariant(
+        promise="trees that no instance runs, returns to or tries are removed: versions do not fill a disk", observer=TreesGo
+    ),
     "budget-kept": Invariant(
         promise="once more devices failed than the failure budget allows, no further device is given the revision", observer=BudgetKept
     ),
@@ -70,6 +86,9 @@ INVARIANTS: Final[Mapping[str, Invariant]] = {
     "plan-is-stable": Invariant(
         promise="at rest, planning everything again from the documents alone changes nothing: the incremental plan is the full plan",
         observer=PlanIsStable,
+    ),
+    "none-too-many": Invariant(
+        promise="at rest no more devices run a workload than it has replicas, and none what was deleted", observer=NoneTooMany
     ),
     "truth-is-told": Invariant(promise="at rest, the control plane believes what the devices really run", observer=TruthIsTold),
     "converges": Invariant(

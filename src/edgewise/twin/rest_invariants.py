@@ -8,6 +8,7 @@ from edgewise.controllers.reconcile import Changed, handle
 from edgewise.controllers.rows import InstanceRow
 from edgewise.controllers.view import FleetView
 from edgewise.store.contract import Change, Put, Transaction
+from edgewise.twin.device_invariants import hit_by
 from edgewise.twin.observers import Observer
 
 if TYPE_CHECKING:
@@ -52,6 +53,47 @@ def _told(transaction: Transaction) -> str:
         f"{write.key.kind} {write.key.name} ({'spec' if isinstance(write, Put) else type(write).__name__})"
         for write in transaction.writes[:_NAMED_MAX]
     )
+
+
+class NoneTooMany(Observer):
+    """none-too-many. Counts devices with a living process; clones and hardware that was replaced share a name with others. What is known
+    nowhere any more (after a restored backup) has until the next look to stop."""
+
+    every = _LOOK_SECONDS
+
+    def __init__(self) -> None:
+        self._out: frozenset[str] = frozenset()
+        self._before: frozenset[str] = frozenset()
+
+    def began(self, world: "World") -> None:
+        """See `Observer`."""
+        self._out = hit_by(world, "cloned")
+
+    def ticked(self, world: "World") -> None:
+        """See `Observer`."""
+        if not world.at_rest() or world.control.view.stirred:
+            self._before = frozenset()
+            return
+        there: dict[str, list[str]] = {}
+        for name, device in world.devices.items():
+            if world.reachable(name) and name not in self._out:
+                for instance in sorted({process.instance for process in device.supervisor.processes}):
+                    there.setdefault(instance, []).append(name)
+        found: set[str] = set()
+        for instance, names in sorted(there.items()):
+            namespace, _, workload = instance.partition("/")
+            row = world.control.view.workloads.get((namespace, workload))
+            replicas = row.spec.placement.replicas if row is not None else 0
+            if replicas is None or len(names) <= replicas:
+                continue
+            found.add(instance)
+            if row is not None or instance in self._before:
+                world.violated("none-too-many", instance, f"at rest it runs on {', '.join(names)}, and has {replicas} replicas")
+        self._before = frozenset(found)
+
+    def ended(self, world: "World") -> None:
+        """See `Observer`."""
+        self.ticked(world)
 
 
 class TruthIsTold(Observer):
