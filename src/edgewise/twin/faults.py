@@ -188,20 +188,20 @@ def _leak(world: "World", fault: Fault) -> None:
 # ---- the control plane ----
 
 
-def _control_kill(world: "World", fault: Fault) -> None:
-    world.control_down(fault.number)
+def _control_kill(world: "World", _fault: Fault) -> None:
+    world.outages.down()
 
 
-def _control_back(world: "World", fault: Fault) -> None:
-    world.control_back(fault.number)
+def _control_back(world: "World", _fault: Fault) -> None:
+    world.outages.back()
 
 
 def _kill_at_write(world: "World", fault: Fault) -> None:
-    world.control_dies_at_write(fault)
+    world.outages.dies_at_write(fault)
 
 
 def _restore(world: "World", fault: Fault) -> None:
-    world.restore(fault)
+    world.outages.restore(fault)
 
 
 def _slow_store(world: "World", fault: Fault) -> None:

@@ -200,8 +200,8 @@ class Observations:
             if place.wanted and key not in wanted:
                 self._want(key, wanted=False)
         for rollouts in view.rollouts.values():
-            for row in rollouts.values():
-                self._rollout(view, row.key)
+            for rollout in rollouts.values():
+                self._rollout(view, rollout.key)
         self._updating.clear()
         self._offline.clear()
         for device in view.devices:

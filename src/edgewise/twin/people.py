@@ -8,9 +8,12 @@ import msgspec
 from edgewise.controllers.actions import clear_rejected
 from edgewise.controllers.documents import audit
 from edgewise.resources.artifact import ArtifactVersion
+from edgewise.resources.config import Config, Secret, SecretSpec
 from edgewise.resources.device import Agent, Device
 from edgewise.resources.kinds import Resource
+from edgewise.resources.meta import Metadata
 from edgewise.resources.rollout import Rollout
+from edgewise.resources.workload import Workload
 from edgewise.store.codec import decode, encode, encode_spec, encode_status, key_of
 from edgewise.store.contract import ABSENT, Document, Key, Put, Transaction
 from edgewise.twin.control import SimControl
@@ -65,6 +68,18 @@ class Operator:
             status=encode_status(_fresh(resource)) if current is None else b"",
         )
         self._write(put, "Apply", key)
+
+    def complete(self, resource: Resource) -> None:
+        """Make what a workload names and nobody wrote: contents of configs and secrets do not leave a fleet."""
+        if not isinstance(resource, Workload):
+            return
+        namespace, spec = resource.metadata.namespace, resource.spec
+        if spec.config is not None and self._document(Key("Config", namespace, spec.config.name)) is None:
+            self.apply(Config(metadata=Metadata(name=spec.config.name, namespace=namespace)))
+        for secret in spec.secrets:
+            if self._document(Key("Secret", namespace, secret.name)) is None:
+                made = SecretSpec(digest=f"twin-{secret.name}")
+                self.apply(Secret(metadata=Metadata(name=secret.name, namespace=namespace), spec=made))
 
     def delete_workload(self, namespace: str, name: str) -> None:
         """Mark a workload as deleted."""

@@ -51,3 +51,31 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     profile: Profile = Profile()
     warm_up: float = 600.0
     only: tuple[int, ...] | None = None
+
+
+def new_versions(plan: Plan) -> frozenset[str]:
+    """Return what the acts of a plan roll out, as `NAMESPACE/WORKLOAD VERSION`."""
+    aliases = {(each.metadata.namespace, each.metadata.name): each.spec.aliases for each in plan.fleet.artifacts}
+    workloads = {(each.metadata.namespace, each.metadata.name): each for each in plan.fleet.workloads}
+    before = {key: _version_of(each, aliases) for key, each in workloads.items()}
+    found: set[str] = set()
+    for act in plan.acts:
+        match act.apply:
+            case Workload() as workload:
+                workloads[workload.metadata.namespace, workload.metadata.name] = workload
+            case Artifact() as artifact:
+                aliases[artifact.metadata.namespace, artifact.metadata.name] = artifact.spec.aliases
+            case _:
+                continue
+        for key, workload in workloads.items():
+            version = _version_of(workload, aliases)
+            if version and version != before.get(key):
+                found.add(f"{key[0]}/{key[1]} {version}")
+    return frozenset(found)
+
+
+def _version_of(workload: Workload, aliases: dict[tuple[str, str], dict[str, str]]) -> str:
+    artifact = workload.spec.artifact
+    if artifact.version is not None:
+        return artifact.version
+    return aliases.get((workload.metadata.namespace, artifact.name), {}).get(artifact.alias or "", "")

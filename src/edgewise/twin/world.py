@@ -13,13 +13,11 @@ from edgewise.controllers.gateway import ReportDecision
 from edgewise.controllers.reconcile import Decision
 from edgewise.engine.model import State
 from edgewise.engine.protocol import Effect, Event
-from edgewise.resources.artifact import Artifact, ArtifactVersion
-from edgewise.resources.config import Config, Secret, SecretSpec
+from edgewise.resources.artifact import ArtifactVersion
 from edgewise.resources.meta import Metadata
 from edgewise.resources.quantity import seconds
 from edgewise.resources.site import Site, SiteSpec
-from edgewise.resources.workload import Workload
-from edgewise.store.contract import Change, Key
+from edgewise.store.contract import Change
 from edgewise.twin import faults
 from edgewise.twin.control import SimControl, Witness
 from edgewise.twin.device import SimDevice, Surroundings, Watch
@@ -29,9 +27,10 @@ from edgewise.twin.kernel import Kernel
 from edgewise.twin.network import Network
 from edgewise.twin.observe import Observations
 from edgewise.twin.observers import EngineStep, Observer
+from edgewise.twin.outages import ControlOutages
 from edgewise.twin.people import Operator
 from edgewise.twin.plain import PlainDisk
-from edgewise.twin.plan import Act, Plan, Subject
+from edgewise.twin.plan import Act, Plan, Subject, new_versions
 from edgewise.twin.publish import Published
 from edgewise.twin.rest import Rest
 from edgewise.twin.result import RunResult, Violation
@@ -92,7 +91,6 @@ class World(Watch, Witness):
             root=self.repository.root if self.repository is not None else b"",
         )
         self.control.witness = self
-        self.control.on_killed = self._killed
         self.network = Network(self.kernel, self.control)
         self.people = Operator(self.kernel, self.control, self.published)
         self.observations = Observations(self.kernel)
@@ -107,15 +105,13 @@ class World(Watch, Witness):
         self.t0: float | None = None
         self.settled_at: float | None = None
         self._offs: dict[str, int] = {}
-        self._downs = 0
-        self._backups: dict[int, object] = {}
-        self._pending = 0
+        self.pending = 0
         """Acts and faults that have not come, or not ended, yet."""
         self._for_rollout: list[Fault] = []
         self._cordoned = {device.name for device in plan.fleet.devices if device.unschedulable}
         self._cordon_later: set[str] = set()
         self._clones: dict[tuple[int, str], SimDevice] = {}
-        self._deaths: list[float] = []
+        self.outages = ControlOutages(self)
         self._energy_before = 0.0
         self._bytes_before: dict[str, int] = {}
         self._rest = Rest(self)
@@ -166,7 +162,7 @@ class World(Watch, Witness):
         self.around = self._surroundings(self)
         before: list[Subject] = [*fleet.artifacts, *fleet.versions, *fleet.workloads]
         for resource in before:
-            self._complete(resource)
+            self.people.complete(resource)
             self.people.apply(resource)
         gap = 1.0 / self.limits.first_power_per_second
         for number, device in enumerate(fleet.devices):
@@ -183,7 +179,7 @@ class World(Watch, Witness):
             contents=self.published,
             make_disk=lambda _name, capacity: RecordingDisk(capacity=capacity or ENDLESS) if recording else PlainDisk(capacity or ENDLESS),
             behaviours=self.plan.scenario.behaviours,
-            new_versions=self._new_versions(),
+            new_versions=new_versions(self.plan),
             watch=watch,
             resolve=verifying(self.repository.manifests, SharedChecks()) if self.repository is not None else None,
         )
@@ -205,39 +201,6 @@ class World(Watch, Witness):
     def _token(self, site: str) -> str:
         return f"token-{site}"
 
-    def _complete(self, resource: object) -> None:
-        """Make what a workload names and nobody wrote: contents of configs and secrets do not leave a fleet."""
-        if not isinstance(resource, Workload):
-            return
-        namespace, spec = resource.metadata.namespace, resource.spec
-        if spec.config is not None and self.vault.get(Key("Config", namespace, spec.config.name)) is None:
-            self.people.apply(Config(metadata=Metadata(name=spec.config.name, namespace=namespace)))
-        for secret in spec.secrets:
-            if self.vault.get(Key("Secret", namespace, secret.name)) is None:
-                made = SecretSpec(digest=f"twin-{secret.name}")
-                self.people.apply(Secret(metadata=Metadata(name=secret.name, namespace=namespace), spec=made))
-
-    def _new_versions(self) -> frozenset[str]:
-        """Return what the acts roll out, as `NAMESPACE/WORKLOAD VERSION`."""
-        plan = self.plan
-        aliases = {(each.metadata.namespace, each.metadata.name): each.spec.aliases for each in plan.fleet.artifacts}
-        workloads = {(each.metadata.namespace, each.metadata.name): each for each in plan.fleet.workloads}
-        before = {key: _version_of(each, aliases) for key, each in workloads.items()}
-        found: set[str] = set()
-        for act in plan.acts:
-            match act.apply:
-                case Workload() as workload:
-                    workloads[workload.metadata.namespace, workload.metadata.name] = workload
-                case Artifact() as artifact:
-                    aliases[artifact.metadata.namespace, artifact.metadata.name] = artifact.spec.aliases
-                case _:
-                    continue
-            for key, workload in workloads.items():
-                version = _version_of(workload, aliases)
-                if version and version != before.get(key):
-                    found.add(f"{key[0]}/{key[1]} {version}")
-        return frozenset(found)
-
     # ---- the run ----
 
     @property
@@ -253,10 +216,10 @@ class World(Watch, Witness):
         self._bytes_before = self.network.bytes_by_site()
         self._energy_before = sum(device.energy_watt_hours for device in self.devices.values())
         for act in self.plan.acts:
-            self._pending += 1
+            self.pending += 1
             self.kernel.at(t0 + act.at, self._act_call(act))
         for fault in self.faults:
-            self._pending += 1
+            self.pending += 1
             if fault.rule.during_rollout:
                 self._for_rollout.append(fault)
             else:
@@ -267,9 +230,9 @@ class World(Watch, Witness):
             if not self.control.up:
                 self.kernel.after(self.limits.retry_seconds, call)
                 return
-            self._pending -= 1
+            self.pending -= 1
             if act.apply is not None:
-                self._complete(act.apply)
+                self.people.complete(act.apply)
             self.people.act(act)
             self.observations.moment("change", *_told(act))
 
@@ -277,7 +240,7 @@ class World(Watch, Witness):
 
     def _fault_at(self, fault: Fault, base: float) -> None:
         if fault.rule.fault == "control-restore":
-            self.kernel.at(base + fault.at - fault.rule.seconds, lambda: self._back_up(fault.number))
+            self.kernel.at(base + fault.at - fault.rule.seconds, lambda: self.outages.back_up(fault.number))
         self.kernel.at(base + fault.at, lambda: self._begin_fault(fault))
 
     def _begin_fault(self, fault: Fault) -> None:
@@ -291,7 +254,7 @@ class World(Watch, Witness):
         self.kernel.after(fault.lasts, lambda: self._end_fault(fault))
 
     def _end_fault(self, fault: Fault) -> None:
-        self._pending -= 1
+        self.pending -= 1
         if fault.lasts:
             self.kernel.note("fault-over", fault.rule.fault, str(fault.number))
         faults.end(self, fault)
@@ -309,7 +272,7 @@ class World(Watch, Witness):
 
     def over(self) -> bool:
         """Tell whether everything has come, ended and settled."""
-        if self._pending and not self._only_waiting_for_rollouts():
+        if self.pending and not self._only_waiting_for_rollouts():
             return False
         if not self.at_rest():
             return False
@@ -318,7 +281,7 @@ class World(Watch, Witness):
 
     def _only_waiting_for_rollouts(self) -> bool:
         """Faults that wait for a rollout do not keep a run going in which there is none."""
-        return bool(self._for_rollout) and self._pending == len(self._for_rollout)
+        return bool(self._for_rollout) and self.pending == len(self._for_rollout)
 
     def finish(self) -> None:
         """End the run: let observers look once more."""
@@ -397,59 +360,6 @@ class World(Watch, Witness):
         agent = self.control.view.agents.get(row.spec.agent) if row is not None else None
         if self.control.up and agent is not None and agent.spec.quarantined:
             self.people.approve(agent.key.name)
-
-    def control_down(self, number: int) -> None:
-        """Kill the control plane; what kills it twice must bring it back twice."""
-        del number
-        self._downs += 1
-        self.control.kill()
-        self.observations.moment("control", "control plane", "killed")
-
-    def control_back(self, number: int) -> None:
-        """Bring the control plane back."""
-        del number
-        self._downs = max(0, self._downs - 1)
-        if self._downs == 0 and not self.control.up:
-            self.control.start()
-
-    def control_dies_at_write(self, fault: Fault) -> None:
-        """Let the control plane die at its next write, and come back after the fault's time."""
-        self._deaths.append(fault.lasts)
-        self.control.kill_at_write(committed=fault.rule.amount >= 0.5)
-
-    def _killed(self) -> None:
-        """Plan the return of a control plane that died at a write."""
-        lasts = self._deaths.pop(0) if self._deaths else self.limits.retry_seconds
-        self._downs += 1
-        self._pending += 1
-        self.observations.moment("control", "control plane", "died while it wrote")
-
-        def back() -> None:
-            self._pending -= 1
-            self.control_back(0)
-
-        self.kernel.after(lasts, back)
-
-    def _back_up(self, number: int) -> None:
-        if self.control.up:
-            self._backups[number] = self.control.backup()
-
-    def restore(self, fault: Fault) -> None:
-        """Set the store back to its backup; the control plane is away for as long as the fault lasts."""
-        backup = self._backups.pop(fault.number, None)
-        self.control.kill()
-        if backup is not None:
-            self.control.vault.restore(backup, int(self.kernel.wall))
-            self.lived("restored")
-        self.observations.moment("control", "control plane", "restored from a backup")
-        self._downs += 1
-        self._pending += 1
-
-        def back() -> None:
-            self._pending -= 1
-            self.control_back(fault.number)
-
-        self.kernel.after(fault.lasts, back)
 
     # ---- device.Watch ----
 
@@ -585,13 +495,6 @@ class World(Watch, Witness):
     def close(self) -> None:
         """Let go of what the run held outside of memory."""
         self.vault.close()
-
-
-def _version_of(workload: Workload, aliases: dict[tuple[str, str], dict[str, str]]) -> str:
-    artifact = workload.spec.artifact
-    if artifact.version is not None:
-        return artifact.version
-    return aliases.get((workload.metadata.namespace, artifact.name), {}).get(artifact.alias or "", "")
 
 
 def _told(act: Act) -> tuple[str, str]:
