@@ -111,8 +111,6 @@ class Runtime:
         self._adopted(self._loop.state)
         running = self._slots.observe()
         self._loop.post(Observed(slots=running, installed=trees.installed_trees(self._files), boot_id=self._boot_id))
-        for launch_id in resident.exits_found(running):
-            self._acknowledge(launch_id)
         self._engine.start()
         self._links.start()
         self._open_secrets()
@@ -207,6 +205,8 @@ class Runtime:
         if known:
             self._acknowledge(known)
         if isinstance(event, Observed):
+            for launch_id in resident.exits_found(event.slots):
+                self._acknowledge(launch_id)
             self._pool.submit(self._report_healthy)
         problem = resident.compacted(self._journal, state)
         if problem is not None:
