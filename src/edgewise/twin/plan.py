@@ -79,3 +79,13 @@ def _version_of(workload: Workload, aliases: dict[tuple[str, str], dict[str, str
     if artifact.version is not None:
         return artifact.version
     return aliases.get((workload.metadata.namespace, artifact.name), {}).get(artifact.alias or "", "")
+
+
+def told(act: Act) -> tuple[str, str]:
+    """Return an act as the timeline tells it: subject and message."""
+    if act.apply is not None:
+        meta = act.apply.metadata
+        return f"{meta.namespace}/{meta.name}", f"apply {type(act.apply).__name__}"
+    if act.delete:
+        return act.delete, "delete"
+    return act.on, act.action

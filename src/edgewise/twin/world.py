@@ -30,7 +30,7 @@ from edgewise.twin.observers import EngineStep, Observer
 from edgewise.twin.outages import ControlOutages
 from edgewise.twin.people import Operator
 from edgewise.twin.plain import PlainDisk
-from edgewise.twin.plan import Act, Plan, Subject, new_versions
+from edgewise.twin.plan import Act, Plan, Subject, new_versions, told
 from edgewise.twin.publish import Published
 from edgewise.twin.rest import Rest
 from edgewise.twin.result import RunResult, Violation
@@ -234,7 +234,7 @@ class World(Watch, Witness):
             if act.apply is not None:
                 self.people.complete(act.apply)
             self.people.act(act)
-            self.observations.moment("change", *_told(act))
+            self.observations.moment("change", *told(act))
 
         return call
 
@@ -495,13 +495,3 @@ class World(Watch, Witness):
     def close(self) -> None:
         """Let go of what the run held outside of memory."""
         self.vault.close()
-
-
-def _told(act: Act) -> tuple[str, str]:
-    """Return an act as the timeline tells it: subject and message."""
-    if act.apply is not None:
-        meta = act.apply.metadata
-        return f"{meta.namespace}/{meta.name}", f"apply {type(act.apply).__name__}"
-    if act.delete:
-        return act.delete, "delete"
-    return act.on, act.action
