@@ -1,5 +1,7 @@
 """What is told of the device and its instances: whole statuses, only when they differ from what was told last."""
 
+from typing import Final
+
 from edgewise.engine import converge
 from edgewise.engine.model import SLOTS, Live, State, Step, empty, refused, replace, slot_of
 from edgewise.engine.protocol import Emit, Slot
@@ -10,6 +12,8 @@ from edgewise.resources.meta import Condition
 from edgewise.resources.states import DeviceUpdate, Health, InstanceState, UpdateState
 from edgewise.wire.desired import InstanceDesired
 from edgewise.wire.report import DeviceReport, InstanceReport
+
+_UNWELL: Final = frozenset({InstanceState.ERRORED, InstanceState.BROKEN})
 
 
 def serving(live: Live, want: InstanceDesired | None, step: Step) -> Slot | None:
@@ -165,8 +169,8 @@ def _journal(state: State) -> Condition | None:
 def _health(state: State, step: Step, live: dict[str, Live]) -> Health:
     if step.storage is not None:
         return Health.DEGRADED if step.storage.kind == "full" else Health.ERROR
-    broken = any(one.reported is not None and one.reported.state is InstanceState.BROKEN for one in live.values())
-    return Health.DEGRADED if broken or state.damage else Health.HEALTHY
+    unwell = any(one.reported is not None and one.reported.state in _UNWELL for one in live.values())
+    return Health.DEGRADED if unwell or state.damage else Health.HEALTHY
 
 
 def _device_update(step: Step, live: dict[str, Live]) -> DeviceUpdate:

@@ -56,6 +56,22 @@ def test_a_crash_is_restarted_with_back_off_then_broken() -> None:
     assert rig.log == []
 
 
+def test_a_device_is_degraded_while_an_instance_is_in_error() -> None:
+    rig = committed()
+    rig.exit("a")
+    assert (rig.status().state, rig.device().health) == (InstanceState.ERRORED, Health.DEGRADED)
+    rig.run(5)
+    assert (rig.status().state, rig.device().health) == (InstanceState.RUNNING, Health.HEALTHY)
+
+
+def test_a_device_is_degraded_while_an_instance_never_came_to_run() -> None:
+    rig = Rig()
+    rig.crashing = {"r1"}
+    rig.desire(want("r1"))
+    rig.run(100)
+    assert (rig.status().state, rig.status().committed, rig.device().health) == (InstanceState.ERRORED, "", Health.DEGRADED)
+
+
 def test_back_off_ends_at_its_limit_and_stable_running_begins_anew() -> None:
     rig = committed(limits=EngineLimits(failures_max=100))
     rig.crashing = {"r1"}
