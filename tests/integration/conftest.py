@@ -1,6 +1,7 @@
-"""Ports that belong to one test alone, and time."""
+"""Ports that belong to one test alone, time, and Ctrl-C."""
 
 import contextlib
+import signal
 import socket
 from pathlib import Path
 
@@ -52,6 +53,12 @@ class Ports:
     def give_back(self):
         """Let others have them; nobody listens there any more."""
         self._hold.close()
+
+
+def pytest_configure():
+    """Where the tests run in the background of a shell, Ctrl-C is ignored, and so by all that they start. Tests of Ctrl-C would fail."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
