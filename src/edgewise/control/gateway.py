@@ -174,16 +174,12 @@ class Gateway:
         loop = asyncio.get_running_loop()
         services.runner.poll_opened(agent, services.clock.wall())
         try:
-            until = loop.time() + wait
-            while True:
-                poll = services.polls.open(agent, until - loop.time(), loop.time())
-                connection.on_lost = partial(services.polls.close_poll, agent, poll)
-                woken = await poll
-                if woken is not Woken.CHANGED:
-                    break
-                state = self._state(agent, after)
-                if state is not None:
-                    return state
+            poll = services.polls.open(agent, wait, loop.time())
+            connection.on_lost = partial(services.polls.close_poll, agent, poll)
+            woken = await poll
+            if woken is Woken.CHANGED:
+                # Nothing may be new: then the agent is asked for a sign of life.
+                return self._state(agent, after)
         finally:
             connection.on_lost = None
             services.runner.poll_closed(agent, services.clock.wall())

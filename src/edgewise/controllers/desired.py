@@ -25,8 +25,10 @@ _DISCONNECT: Final = Disconnect()
 
 
 def refresh(view: FleetView) -> frozenset[str]:
-    """Give new numbers to the devices whose documents changed since the last call; return the agents whose polls are to be answered."""
-    woken: set[str] = set()
+    """Give new numbers to the devices whose documents changed since the last call; return the agents whose polls are to be answered, with
+    nothing when nothing is new for them."""
+    woken = set(view.presence.asked)
+    view.presence.asked.clear()
     for device in view.unrendered:
         row = view.devices.get(device)
         if row is None:

@@ -21,11 +21,15 @@ class ReportLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 class LivenessLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds. A device without an open poll is Offline `offline_after` its last contact. After a start of the control plane, a device not
-    yet heard of is AwaitingReconnect after `awaiting_after` and Offline after `reconnect_window`."""
+    yet heard of is AwaitingReconnect after `awaiting_after` and Offline after `reconnect_window`. A device
+    that is silent when its time for an update is over is asked for a sign of life every `asked_every`; once heard, it has `last_word` to tell
+    how its update went."""
 
     offline_after_seconds: float = 20.0
     awaiting_after_seconds: float = 30.0
     reconnect_window_seconds: float = 120.0
+    asked_every_seconds: float = 1.0
+    last_word_seconds: float = 3.0
 
 
 class ControllerLimits(msgspec.Struct, frozen=True, kw_only=True):

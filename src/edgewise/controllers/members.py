@@ -1,8 +1,9 @@
 """The instances of one workload, with everything that is counted over them kept current per change."""
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, Protocol
 
+from edgewise.controllers.limits import LivenessLimits
 from edgewise.controllers.rows import InstanceRow
 from edgewise.delivery.rollout import Standing, Tally, standing
 
@@ -10,6 +11,18 @@ _COUNTED: Final = {standing: standing.value.lower() for standing in Standing}
 
 Reach = Callable[[str], tuple[bool, float, str]]
 """Of a device: whether it is online, since when (wall clock), and its site."""
+
+
+class Hearing(Protocol):
+    """Who was heard (the view)."""
+
+    def heard(self, device: str) -> float:
+        """Return when a device last sent a request (wall clock), or 0."""
+        ...
+
+    def ask(self, device: str) -> None:
+        """Ask a device for a sign of life."""
+        ...
 
 
 class Members:
@@ -20,6 +33,7 @@ class Members:
     __slots__ = (
         "_deadline",
         "_epochs",
+        "_late",
         "_overdue",
         "_site",
         "_standing",
@@ -46,6 +60,7 @@ class Members:
         self._standing: dict[str, Standing] = {}
         self._site: dict[str, str] = {}
         self._overdue: set[str] = set()
+        self._late: dict[str, float] = {}
         self._deadline = 0.0
 
     def put(self, row: InstanceRow, reach: Reach) -> InstanceRow | None:
@@ -55,7 +70,7 @@ class Members:
         if before is not None:
             self._count(before, -1)
             if before.spec is not row.spec and before.spec.assigned_at != row.spec.assigned_at:
-                self._overdue.discard(device)
+                self._begin_anew(device)
         self.instances[device] = row
         self._count(row, 1)
         self.look(device, reach)
@@ -70,8 +85,12 @@ class Members:
             self._stay(device, None)
             self.offline.discard(device)
             self.lost.discard(device)
-            self._overdue.discard(device)
+            self._begin_anew(device)
         return row
+
+    def _begin_anew(self, device: str) -> None:
+        self._overdue.discard(device)
+        self._late.pop(device, None)
 
     @property
     def highest_epoch(self) -> int:
@@ -103,7 +122,7 @@ class Members:
         else:
             self.offline.add(device)
             # Its time begins anew when it is back.
-            self._overdue.discard(device)
+            self._begin_anew(device)
         self._stand(device, self._stands(row, online=online))
 
     def _stay(self, device: str, site: str | None) -> None:
@@ -147,14 +166,16 @@ class Members:
         self.tally = Tally()
         self._standing.clear()
         self._overdue.clear()
+        self._late.clear()
         for device, row in self.instances.items():
             if row.running and to and row.spec.hold and row.spec.revision == to:
                 self.tally.holding += 1
             online, _, _ = reach(device)
             self._stand(device, self._stands(row, online=online))
 
-    def expire(self, now: float, reach: Reach) -> float | None:
-        """Let those that are too long on their way fail; return when the next one would, or None."""
+    def expire(self, now: float, reach: Reach, hearing: Hearing, limits: LivenessLimits) -> float | None:
+        """Let those that are too long on their way fail; return when to look again, or None. Whoever is silent when its time is over is
+        asked for a sign of life first: it may be out of reach, and nobody has noticed yet."""
         if not self.to or self.tally.updating == 0:
             return None
         earliest: float | None = None
@@ -165,11 +186,22 @@ class Members:
             _, since, _ = reach(device)
             due = max(row.spec.assigned_at, since) + self._deadline
             if due <= now:
+                due = self._last_word(device, due, now, hearing, limits)
+            if due <= now:
                 self._overdue.add(device)
                 self.look(device, reach)
             elif earliest is None or due < earliest:
                 earliest = due
         return earliest
+
+    def _last_word(self, device: str, due: float, now: float, hearing: Hearing, limits: LivenessLimits) -> float:
+        """Return when a member whose time was over at `due` fails, or when to look at it again."""
+        if device not in self._late:
+            if hearing.heard(device) < due:
+                hearing.ask(device)
+                return now + limits.asked_every_seconds
+            self._late[device] = now
+        return self._late[device] + limits.last_word_seconds
 
     def on(self, where: Standing) -> Iterator[str]:
         """Yield the devices whose instance stands at `where`."""

@@ -5,12 +5,15 @@ class Presence:
     """Last contact of agents in wall-clock seconds, and who has a poll open: an open poll is the heartbeat. Deadlines count from the
     later of the last contact and the control plane's own start."""
 
-    __slots__ = ("_contact", "_polls", "parked", "phase", "returned", "silent", "started_at", "unheard", "watched")
+    __slots__ = ("_contact", "_polls", "_spoke", "asked", "parked", "phase", "returned", "silent", "started_at", "unheard", "watched")
 
     def __init__(self, started_at: float) -> None:
         self.started_at = started_at
         self._contact: dict[str, float] = {}
         self._polls: dict[str, int] = {}
+        self._spoke: dict[str, float] = {}
+        self.asked: set[str] = set()
+        """Agents whose polls are to be ended, so that they show that they are there by polling again."""
         self.returned: set[str] = set()
         """Agents heard of whose devices are not Online in the documents yet."""
         self.watched: set[str] = set()
@@ -26,11 +29,11 @@ class Presence:
 
     def contact(self, agent: str, now: float) -> None:
         """Note that an authenticated request of `agent` came."""
-        self._contact[agent] = now
+        self._contact[agent] = self._spoke[agent] = now
 
     def opened(self, agent: str, now: float) -> None:
         """Note that a poll of `agent` waits."""
-        self._contact[agent] = now
+        self._contact[agent] = self._spoke[agent] = now
         self._polls[agent] = self._polls.get(agent, 0) + 1
 
     def closed(self, agent: str, now: float) -> None:
@@ -49,6 +52,11 @@ class Presence:
     def heard(self, agent: str) -> float | None:
         """Return when `agent` was last heard since the control plane's start, or None."""
         return self._contact.get(agent)
+
+    def spoke(self, agent: str) -> float:
+        """Return when `agent` last sent a request since the control plane's start, or 0. A poll that is open still, or ended here, says
+        nothing of whether somebody waits for its answer."""
+        return self._spoke.get(agent, 0.0)
 
     def last(self, agent: str, seen_before: float = 0.0) -> float:
         """Return the time that deadlines count from."""

@@ -46,7 +46,7 @@ _FINAL: Final = frozenset({RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, Rol
 def step(view: FleetView, row: WorkloadRow, rollout: RolloutRow, members: Members, work: Work) -> None:
     """Gather what the rollout of a workload wants now."""
     moving = _Moving(view, row, rollout, members, work)
-    earliest = members.expire(work.now, view.reach)
+    earliest = members.expire(work.now, view.reach, view, view.limits.liveness)
     back = True
     match rollout.status.state:
         case RolloutState.ROLLING_BACK:

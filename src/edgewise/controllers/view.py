@@ -155,6 +155,17 @@ class FleetView:
             return False, 0.0, ""
         return row.status.connection is Connection.ONLINE, max(row.status.last_seen, self.presence.started_at), row.spec.site
 
+    def heard(self, device: str) -> float:
+        """Return when the agent that speaks for a device last sent a request since the control plane's start, or 0."""
+        row = self.devices.get(device)
+        return self.presence.spoke(row.spec.agent) if row is not None else 0.0
+
+    def ask(self, device: str) -> None:
+        """Have the open poll of a device's agent ended: who is there polls again at once, who is not is silent from then on."""
+        row = self.devices.get(device)
+        if row is not None:
+            self.presence.asked.add(row.spec.agent)
+
     def domain(self, site: str) -> str:
         """Return a site's failover domain."""
         spec = self.sites.get(site)

@@ -139,14 +139,13 @@ class Polling:
             self._control.stir()
 
     def wake(self, agent: str) -> None:
-        """Answer the poll of `agent` if its desired state changed."""
+        """Answer the poll of `agent`, with nothing when nothing is new for it."""
         poll = self._polls.get(agent)
         if poll is None:
             return
         decided = decide_desired(agent, poll.after, self._control.view, self._seal)
-        if decided is not None:
-            self._end(poll)
-            self._answer(agent, poll.caller, decided)
+        self._end(poll)
+        self._answer(agent, poll.caller, decided)
 
     def polling(self, agent: str) -> bool:
         """Whether a poll of `agent` waits here."""
@@ -154,9 +153,10 @@ class Polling:
 
     def refresh(self) -> None:
         """Give numbers to the documents that changed, and answer the polls of their agents."""
-        if not self._control.view.unrendered:
+        view = self._control.view
+        if not view.unrendered and not view.presence.asked:
             return
-        woken = refresh(self._control.view)
+        woken = refresh(view)
         if woken:
             for agent in sorted(woken):
                 self.wake(agent)

@@ -384,6 +384,16 @@ async def test_a_change_wakes_the_devices_it_concerns_and_no_other(fleet, wire):
     await asyncio.gather(polls[1], return_exceptions=True)
 
 
+async def test_a_poll_of_whom_a_sign_of_life_is_asked_ends_in_204(fleet, wire):
+    device = await fleet.join()
+    poll = asyncio.create_task(device.desired(after=await first_position(device, wire), wait=100))
+    await wire.until(lambda: fleet.services.polls.is_open(device.name))
+    fleet.services.runner.view.ask(device.name)
+    fleet.services.runner.stir()
+    assert (await poll).status_code == 204
+    assert not fleet.services.runner.view.presence.polling(device.name)
+
+
 async def test_the_newest_poll_of_an_agent_wins(fleet, wire):
     device = await fleet.join()
     position = await first_position(device, wire)

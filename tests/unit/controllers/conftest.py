@@ -75,6 +75,7 @@ class Device:
     def __init__(self, fleet, name, agent):
         self.fleet, self.name, self.agent = fleet, name, agent
         self.online = True
+        self.dark = False
         self.slow = False
         self.stuck = set()
         self.killed_by = set()
@@ -97,7 +98,7 @@ class Device:
 
     def step(self):
         """Fetch, act, report. Return whether something happened."""
-        if not self.online:
+        if not self.online or self.dark:
             return False
         answer = gateway.decide_desired(self.agent, self.after, self.fleet.view, self.fleet.seal)
         if isinstance(answer, Refusal):
@@ -219,8 +220,8 @@ class Fleet:
         for mark in self.store.marks:
             self.view.apply_mark(mark)
         self.view.loaded(self.store.revision)
-        gateway.refresh(self.view)
         self.polling = set()
+        self.refresh()
 
     def seal(self, key, device):
         return f"{key.kind}/{key.name} for {device}".encode()
@@ -233,6 +234,11 @@ class Fleet:
             self.view.apply(change)
         return written
 
+    def refresh(self):
+        for agent in gateway.refresh(self.view) & self.polling:
+            self.view.poll_closed(agent, self.now)
+            self.polling.discard(agent)
+
     def settle(self, limit=200):
         """Handle until nothing is left. Return how many writes that took."""
         writes = 0
@@ -240,7 +246,7 @@ class Fleet:
             decision = reconcile.handle(reconcile.Changed(), self.view, self.now)
             self.wake_at = decision.wake_at
             if not decision.transactions:
-                gateway.refresh(self.view)
+                self.refresh()
                 return writes
             for transaction in decision.transactions:
                 self.largest = max(self.largest, len(transaction.writes))
@@ -266,7 +272,7 @@ class Fleet:
     def round(self):
         """Let presence follow the devices, then decide, then let every device do one step. Return whether something happened."""
         for device in self.devices.values():
-            if device.online and device.agent not in self.polling:
+            if device.online and not device.dark and device.agent not in self.polling:
                 self.view.poll_opened(device.agent, self.now)
                 self.polling.add(device.agent)
             elif not device.online and device.agent in self.polling:

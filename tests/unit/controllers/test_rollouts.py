@@ -317,6 +317,52 @@ def test_deadline_of_a_reachable_device(eight):
     assert "not healthy within 30s" in str(eight.rollout(2).status.failures)
 
 
+def test_a_device_that_went_silent_while_its_poll_was_open_is_unreached_not_late(eight):
+    """Whoever reads a broken connection learns nothing for minutes: an open poll is no sign of life."""
+    for device in eight.devices.values():
+        device.slow = True
+    eight.apply("2", waves=("100%",), deadline="30s")
+    eight.run(5)
+    for device in eight.devices.values():
+        device.dark = True
+    eight.run(50)
+    assert eight.state(2) == "Progressing"
+    assert not eight.rollout(2).status.failures
+    eight.run(10)
+    assert {device.status.connection.value for device in eight.all("Device")} == {"Offline"}
+    assert eight.rollout(2).status.members.unreached == 8
+    for device in eight.devices.values():
+        device.dark = device.slow = False
+    eight.until(lambda: eight.state(2) == "Succeeded")
+
+
+def test_a_device_that_is_heard_again_just_after_its_deadline_may_say_that_it_is_done(eight):
+    for device in eight.devices.values():
+        device.slow = True
+    eight.apply("2", waves=("100%",), deadline="30s")
+    eight.run(5)
+    for device in eight.devices.values():
+        device.dark = True
+    eight.run(30)
+    for device in eight.devices.values():
+        device.dark = False
+    eight.run(2)
+    for device in eight.devices.values():
+        device.slow = False
+    eight.until(lambda: eight.state(2) == "Succeeded", seconds=30)
+
+
+def test_whoever_polls_is_not_asked_for_a_sign_of_life_before_its_deadline(eight):
+    for device in eight.devices.values():
+        device.stuck.add("2")
+    eight.apply("2", waves=("100%",), deadline="30s")
+    eight.run(29)
+    assert len(eight.polling) == 8
+    eight.run(1)
+    assert not eight.polling
+    eight.until(lambda: eight.state(2) == "RolledBack", seconds=10)
+
+
 def test_late_device_gets_the_revision_of_its_wave(eight):
     eight.apply("2", observe="20s")
     eight.run(3)

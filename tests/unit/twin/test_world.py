@@ -32,8 +32,8 @@ from edgewise.twin.world import World
 QUICK = Profile(disk="plain", install="modelled", report_seconds=0.0)
 
 
-def workload(version, **fields):
-    canary = Canary(waves=(1, "100%"), observe_for="5s", failure_budget="10%", device_deadline="2m")
+def workload(version, *, waves=(1, "100%"), deadline="2m", **fields):
+    canary = Canary(waves=waves, observe_for="5s", failure_budget="10%", device_deadline=deadline)
     return Workload(
         metadata=Metadata(name="app", namespace="shop"),
         spec=WorkloadSpec(
@@ -85,6 +85,14 @@ def test_a_bad_version_is_rolled_back_and_its_devices_named():
     assert len(result.devices_failed) == 1
     assert result.counts[-1].versions == {"shop/app 1": 4}
     assert "rollback" in [moment.kind for moment in result.timeline]
+
+
+def test_devices_that_are_cut_off_while_their_polls_are_open_do_not_fail():
+    acts = (Act(at=0.0, apply=version("2")), Act(at=0.0, apply=workload("2", waves=("100%",), deadline="90s")))
+    result = run(plan(FaultRule(fault="partition", at="2s", lasts="4m"), acts=acts))
+    [rollout] = result.rollouts
+    assert (rollout.state, rollout.failed, rollout.message) == ("Succeeded", 0, "")
+    assert rollout.ended_at > 240
 
 
 def test_a_run_without_an_end_stops_at_its_bound():
