@@ -368,6 +368,7 @@ def _running_slot(seen: SlotSeen) -> RunningSlot:
         exit_code=seen.exit_code,
         active=seen.active,
         address=seen.address,
+        runs_for=seen.runs_for,
     )
 
 

@@ -158,7 +158,7 @@ Request = (
 
 
 class SlotSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """One slot as the supervisor sees it. `exit_code` is None while it runs."""
+    """One slot as the supervisor sees it. `exit_code` is None while it runs; `runs_for` in seconds, None: it does not say."""
 
     instance: str
     slot: Literal["a", "b"]
@@ -168,6 +168,7 @@ class SlotSeen(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     active: bool = False
     address: str = ""
+    runs_for: float | None = None
     note: dict[str, str] = {}
 
 

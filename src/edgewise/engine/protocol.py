@@ -65,7 +65,7 @@ class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):
 
 class RunningSlot(msgspec.Struct, frozen=True, kw_only=True):
     """What the supervisor says of one slot. `exit_code` is None while it runs. `active`: it takes the traffic. `address` is where the
-    instance's service listens, if it has one."""
+    instance's service listens, if it has one. `runs_for`: seconds since its process was started; None when the supervisor does not say."""
 
     instance: str
     slot: Slot
@@ -74,6 +74,7 @@ class RunningSlot(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     active: bool = False
     address: str = ""
+    runs_for: float | None = None
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True, tag="observed"):

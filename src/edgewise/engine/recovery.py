@@ -87,7 +87,7 @@ def _slot(running: RunningSlot, kept: Kept, step: Step) -> SlotView:
         since=step.now.monotonic,
         active=running.active or (release is not None and release.type != "model"),
         ready=True,
-        started_at=step.now.wall,
+        started_at=step.now.wall - (running.runs_for or 0.0),
         ready_at=step.now.wall,
         heartbeat=step.now.monotonic,
     )

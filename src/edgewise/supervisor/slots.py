@@ -8,6 +8,7 @@ started something else in the slot or has stopped it; so an agent that was away,
 # ruff: noqa: PTH103
 
 import os
+import time
 
 from edgewise.supervisor.children import Child, Children
 from edgewise.supervisor.files import remove_folder
@@ -67,7 +68,7 @@ class Launch:
 class SlotEntry:
     """One slot that is not empty. `child` is None once it exited; `waiting` are called with the exit code when a stop is complete."""
 
-    __slots__ = ("active", "address", "child", "code", "launch", "launch_id", "log", "pid", "pipe", "stopping", "waiting")
+    __slots__ = ("active", "address", "child", "code", "launch", "launch_id", "log", "pid", "pipe", "started", "stopping", "waiting")
 
     def __init__(self, launch: Launch, launch_id: str, address: str, *, log: LogFile, pipe: LogPipe, child: Child) -> None:
         self.launch = launch
@@ -77,6 +78,7 @@ class SlotEntry:
         self.pipe = pipe
         self.child: Child | None = child
         self.pid = child.pid
+        self.started = time.monotonic()
         self.code: int | None = None
         self.active = False
         self.stopping = False
@@ -94,6 +96,7 @@ class SlotEntry:
             "exit_code": self.code,
             "active": self.active,
             "address": self.address,
+            "runs_for": None if self.child is None else round(time.monotonic() - self.started, 3),
             "note": launch.note,
         }
 

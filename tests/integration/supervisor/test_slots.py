@@ -53,6 +53,7 @@ def test_a_new_agent_adopts_what_runs(supervisor, bundle, helpers):
     second = supervisor.slots()
     (seen,) = second.observe()
     assert (seen.launch_id, seen.exit_code, seen.active) == (started.launch_id, None, True)
+    helpers.wait_for(lambda: 0 <= seen.runs_for < second.observe()[0].runs_for, what="growing age")
     helpers.wait_for(lambda: "here" in supervisor.log("shop.till"))
     assert second.stop("shop/till", "a", 60) == Stopped(code=-15)
     assert second.observe() == ()

@@ -38,6 +38,13 @@ def test_what_runs_is_adopted_and_never_restarted(kind: str) -> None:
     assert rig.statuses() == [rig.status()]
 
 
+def test_what_is_adopted_was_started_when_it_was_started() -> None:
+    rig = committed()
+    rig.running[APP, "a"] = msgspec.structs.replace(rig.running[APP, "a"], runs_for=500.0)
+    rig.restart()
+    assert rig.status().started_at == 1e9 + rig.time - 500
+
+
 def test_after_a_reboot_the_committed_revision_is_started_from_local_state_alone() -> None:
     rig = committed("r1", "r2")
     rig.fetch_result = lambda _: Failed(kind="transient", reason="Unreachable", message="no network")
