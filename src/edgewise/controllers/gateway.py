@@ -27,7 +27,7 @@ from edgewise.controllers.rows import AgentRow
 from edgewise.controllers.sessions import next_session
 from edgewise.controllers.view import FleetView
 from edgewise.resources.device import DeviceStatus
-from edgewise.resources.states import AgentLifecycle
+from edgewise.resources.states import AgentLifecycle, Connection
 from edgewise.store.codec import encode
 from edgewise.store.contract import Delete, EventRow, FrameRow, Mark, PutStatus, Transaction, Write, Written
 from edgewise.wire.desired import Position
@@ -56,11 +56,13 @@ _NAME_MAX: Final = 512
 
 
 class ReportDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """What to write, and what to answer once it is written. `frames` are counted by `settle`."""
+    """What to write, and what to answer once it is written. `frames` are counted by `settle`; `returned` are the devices that are Online
+    by this report."""
 
     transaction: Transaction
     answer: ReportAnswer
     frames: tuple[FrameReport, ...] = ()
+    returned: tuple[str, ...] = ()
 
 
 class _Taken:
@@ -147,7 +149,12 @@ def decide_report(report: Report, agent: str, view: FleetView, now: float, limit
     transaction = Transaction(
         now=now, writes=_writes(taken, row, view, now), events=tuple(taken.events), frames=tuple(taken.rows), marks=tuple(marks)
     )
-    return ReportDecision(transaction=transaction, answer=ReportAnswer(marks=answer, time=now), frames=tuple(taken.frames))
+    return ReportDecision(
+        transaction=transaction,
+        answer=ReportAnswer(marks=answer, time=now),
+        frames=tuple(taken.frames),
+        returned=tuple(name for name in taken.devices if view.devices[name].status.connection is not Connection.ONLINE),
+    )
 
 
 def settle(view: FleetView, decision: ReportDecision, written: Written) -> None:
@@ -156,6 +163,7 @@ def settle(view: FleetView, decision: ReportDecision, written: Written) -> None:
         view.apply(change)
     for mark in decision.transaction.marks:
         view.apply_mark(mark)
+    view.presence.welcomed.update(decision.returned)
     if view.metrics:
         for frame in decision.frames:
             _measure(view, frame)

@@ -1,7 +1,6 @@
 """What is remembered of how well a device keeps up: outages and restarts, counted where they are noticed.
 
-The event log cannot say it: it is bounded, it names no device where many change at once, and a device that is heard again by its own
-report has no line in it.
+The event log cannot say it: it is bounded, and it names no device where many change at once.
 """
 
 import msgspec

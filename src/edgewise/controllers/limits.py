@@ -22,7 +22,7 @@ class ReportLimits(msgspec.Struct, frozen=True, kw_only=True):
 class LivenessLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds. A device without an open poll is Offline `offline_after` its last contact. After a start of the control plane, a device not
     yet heard of is AwaitingReconnect after `awaiting_after` and Offline after `reconnect_window`. A device
-    that is silent when its time for an update is over is asked for a sign of life every `asked_every`; once heard, it has `last_word` to tell
+    silent when its time for an update is over is asked for a sign of life every `asked_every`; once heard, it has `last_word` to tell
     how its update went."""
 
     offline_after_seconds: float = 20.0

@@ -21,15 +21,17 @@ _BATCH: Final = 100
 
 def step(view: FleetView, work: Work) -> None:
     """Gather what changed of the devices' connections."""
+    welcomed = _welcomed(view, work.now)
     changes = [*_returned(view, work), *_silent(view, work), *_unheard(view, work)]
-    limits = view.limits.controllers
+    named = len(welcomed) + len(changes) <= view.limits.controllers.offline_events_named_max
     for row, connection, seen in changes:
         status = connected(row.status, connection, seen, work.now)
-        named = len(changes) <= limits.offline_events_named_max
         events = (_said(row, connection, work.now),) if named else ()
         work.add((put_status(row, status),), events, most=_BATCH)
-    if len(changes) > limits.offline_events_named_max:
-        work.add((), (_summary(changes, work.now),))
+    if not named:
+        work.add((), (_summary([*welcomed, *changes], work.now),))
+    elif welcomed:
+        work.add((), [_said(row, connection, work.now) for row, connection, _ in welcomed])
     work.cut()
 
 
@@ -55,6 +57,13 @@ def _all(names: set[str]) -> list[str]:
         names.clear()
         return []
     return sorted(names)
+
+
+def _welcomed(view: FleetView, now: float) -> list[_Change]:
+    """Return the devices that are Online since their own reports: only the event log has yet to hear of them."""
+    rows = [view.devices[name] for name in _all(view.presence.welcomed) if name in view.devices]
+    view.presence.welcomed.clear()
+    return [(row, Connection.ONLINE, now) for row in rows]
 
 
 def _returned(view: FleetView, work: Work) -> list[_Change]:

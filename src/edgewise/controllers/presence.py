@@ -5,7 +5,20 @@ class Presence:
     """Last contact of agents in wall-clock seconds, and who has a poll open: an open poll is the heartbeat. Deadlines count from the
     later of the last contact and the control plane's own start."""
 
-    __slots__ = ("_contact", "_polls", "_spoke", "asked", "parked", "phase", "returned", "silent", "started_at", "unheard", "watched")
+    __slots__ = (
+        "_contact",
+        "_polls",
+        "_spoke",
+        "asked",
+        "parked",
+        "phase",
+        "returned",
+        "silent",
+        "started_at",
+        "unheard",
+        "watched",
+        "welcomed",
+    )
 
     def __init__(self, started_at: float) -> None:
         self.started_at = started_at
@@ -16,6 +29,8 @@ class Presence:
         """Agents whose polls are to be ended, so that they show that they are there by polling again."""
         self.returned: set[str] = set()
         """Agents heard of whose devices are not Online in the documents yet."""
+        self.welcomed: set[str] = set()
+        """Devices that their own reports made Online, which nobody was told yet."""
         self.watched: set[str] = set()
         """Agents that were heard and are not silent; they have a deadline. Kept by the liveness decisions."""
         self.silent: set[str] = set()

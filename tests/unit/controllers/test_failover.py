@@ -5,8 +5,10 @@ import pytest
 
 from edgewise.controllers.gateway import decide_desired
 from edgewise.resources.selector import Selector
+from edgewise.resources.states import Health
 from edgewise.resources.workload import Disconnect
 from edgewise.store.contract import ANY, Key, Put, Transaction
+from edgewise.wire.report import DeviceReport
 
 
 @pytest.fixture
@@ -184,6 +186,26 @@ def test_an_outage_of_many_is_one_event_and_few_transactions(fleet):
     fleet.run(100)
     assert len([d for d in wanted(fleet) if fleet.devices[d].online]) == 10
     assert len(fleet.transactions) < 30
+
+
+@pytest.mark.parametrize(("many", "told"), [(1, ["device d00 is Online"]), (20, None), (21, ["21 devices are Online now"])])
+def test_a_device_that_is_heard_again_by_its_report_is_told_of_too(fleet, many, told):
+    for number in range(many):
+        fleet.join(f"d{number:02}")
+    fleet.run(1)
+    for device in fleet.devices.values():
+        device.online = False
+    fleet.run(30)
+    fleet.store.events.clear()
+    for device in fleet.devices.values():
+        device.report("status", DeviceReport(device=device.name, health=Health.HEALTHY))
+    fleet.settle()
+    said = [(event.reason, event.message) for event in fleet.store.events]
+    assert [message for _, message in said] == (told or [f"device d{number:02} is Online" for number in range(many)])
+    assert {reason for reason, _ in said} == {"DeviceOnline" if many <= 20 else "ConnectionsChanged"}
+    fleet.store.events.clear()
+    fleet.run(5)
+    assert not fleet.store.events
 
 
 def test_unschedulable_keeps_what_runs(pair):
