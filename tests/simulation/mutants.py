@@ -11,10 +11,10 @@ from typing import NamedTuple
 import msgspec
 from small_plans import KEY, fault, later, plan, update, workload
 
-from edgewise.controllers import desired, gateway, placements, rollouts
+from edgewise.controllers import desired, gateway, members, placements, rollouts
 from edgewise.controllers.view import FleetView
 from edgewise.delivery import rollout
-from edgewise.delivery.rollout import Signal
+from edgewise.delivery.rollout import Signal, Standing
 from edgewise.engine import adoption, converge, garbage, install, journal, lanes, lifecycle, machine, recovery, reports, segments
 from edgewise.engine import update as updates
 from edgewise.engine.limits import EngineLimits
@@ -69,6 +69,14 @@ def fails(how, number="2", after=1.0, share=1.0):
 @mutant("whole-revision", plan(acts=update()))
 def files_are_staged_where_whole_trees_are(patch):
     patch.setattr(install, "STAGING", "trees")
+
+
+@mutant("whole-revision", plan(acts=update()))
+def a_tree_is_named_after_its_paths_and_not_its_contents(patch):
+    whole = install.tree_of
+    patch.setattr(
+        install, "tree_of", lambda variant: whole(replace(variant, files=tuple(replace(file, digest="") for file in variant.files)))
+    )
 
 
 CUT_ON_TRIAL = plan(fault("power-cut", "4s", "5s", "d1", crash="contents-dropped"), acts=update())
@@ -203,6 +211,11 @@ def the_journal_is_appended_without_a_sync(patch):
         self._good = self._writer.size
 
     patch.setattr(journal.Journal, "append", append)
+
+
+@mutant("items-outlive", plan(fault("power-cut", "1s", "5s", "d1", crash="dropped"), acts=update(), poll=60.0))
+def events_are_held_without_a_sync(patch):
+    patch.setattr(lanes.Lane, "_synced", lambda _lane, _writer: None)
 
 
 @mutant("offline-start", plan(fault("partition", "5s", "4m", "d1"), fault("power-cut", "10s", "10s", "d1"), lasts="5m"))
@@ -377,6 +390,17 @@ def a_replacement_stays_when_the_lost_copy_is_back(patch):
 @mutant("converges", plan(acts=update(), behaviours=fails("crashes-at-start")))
 def the_end_of_a_rollback_is_missing_in_the_table(patch):
     patch.delitem(rollout.TABLE, (RolloutState.ROLLING_BACK, Signal.BACK))
+
+
+@mutant("converges", plan(fault("lost", "2s", "0s", "d1"), acts=update(at=1.0)))
+def a_device_out_of_reach_holds_up_its_wave(patch):
+    stands = members.standing
+
+    def waiting(spec, seen, to, *, online, overdue):
+        found = stands(spec, seen, to, online=online, overdue=overdue)
+        return Standing.UPDATING if found is Standing.UNREACHED else found
+
+    patch.setattr(members, "standing", waiting)
 
 
 @mutant("converges", FULL)

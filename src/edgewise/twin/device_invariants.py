@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
+from edgewise.engine.install import tree_of
 from edgewise.engine.model import SlotView, State
 from edgewise.engine.protocol import ContactChanged, Desired, Observed, Stop, Tick
 from edgewise.engine.tables import SlotPhase
@@ -37,8 +38,9 @@ class WholeRevision(Observer):
         variants = variants_of(world, instance, revision)
         if not variants or device.name in self._rotten:
             return
+        trees = {process.tree for process in device.supervisor.processes if (process.instance, process.revision) == (instance, revision)}
         try:
-            whole = any(device.whole(variant) for variant in variants)
+            whole = any(device.whole(variant) and tree_of(variant) in trees for variant in variants)
         except FilesError:
             return  # the disk does not answer: nothing can be said
         if not whole:

@@ -21,7 +21,7 @@ from edgewise.twin.device_invariants import (
     WholeRevision,
 )
 from edgewise.twin.observers import Observer
-from edgewise.twin.promise_invariants import HotSwap, OfflineStart, OnlyGiven, RefusedForCause, TreesGo, WrittenKept
+from edgewise.twin.promise_invariants import HotSwap, ItemsOutlive, OfflineStart, OnlyGiven, RefusedForCause, TreesGo, WrittenKept
 from edgewise.twin.rest_invariants import Converges, NoneTooMany, PlanIsStable, TruthIsTold
 
 __all__ = ["INVARIANTS", "Invariant", "observers_for"]
@@ -59,6 +59,10 @@ INVARIANTS: Final[Mapping[str, Invariant]] = {
     ),
     "journal-readable": Invariant(promise="no power cut leaves a journal that looks damaged", observer=JournalReadable, cheap=True),
     "written-kept": Invariant(promise="what a device committed or refused is so after every power cut", observer=WrittenKept, cheap=True),
+    "items-outlive": Invariant(
+        promise="alerts, statuses and events that a device wrote down outlive every power cut until they are acknowledged",
+        observer=ItemsOutlive,
+    ),
     "offline-start": Invariant(
         promise="after a boot what is committed runs again within a minute, network or not", observer=OfflineStart, cheap=True
     ),

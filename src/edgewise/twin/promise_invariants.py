@@ -14,6 +14,7 @@ from edgewise.resources.states import UpdateState
 from edgewise.store.contract import Change
 from edgewise.twin.device_invariants import hit_by, want_of, well
 from edgewise.twin.observers import EngineStep, Observer
+from edgewise.wire.report import Lane
 
 if TYPE_CHECKING:
     from edgewise.twin.device import SimDevice
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgewise.twin.world import World
 
 _SPEC: Final = msgspec.msgpack.Decoder(InstanceSpec)
+_URGENT: Final[tuple[Lane, ...]] = ("alerts", "status", "events")
 _LOOK_SECONDS: Final = 15.0
 _START_SECONDS: Final = 60.0
 _TREE_SECONDS: Final = 300.0
@@ -195,6 +197,32 @@ class WrittenKept(Observer):
 
 def _cleared(state: State) -> int:
     return state.durable.document.cleared_refusals if state.durable.document is not None else 0
+
+
+class ItemsOutlive(Observer):
+    """items-outlive. Counts what an urgent lane had on its disk when the step before was over, and what a start of the agent finds. Where
+    a disk takes nothing items wait in memory: devices with faults of the disk are left out."""
+
+    def __init__(self) -> None:
+        self._out: frozenset[str] = frozenset()
+        self._produced: dict[tuple[str, int], dict[Lane, int]] = {}
+
+    def began(self, world: "World") -> None:
+        """See `Observer`."""
+        self._out = hit_by(world, "bit-rot", "sync-failure", "disk-full", "disk-error", "disk-read-only")
+
+    def stepped(self, world: "World", device: "SimDevice", step: EngineStep) -> None:
+        """See `Observer`."""
+        resident, key = device.resident, (device.name, device.hardware)
+        if resident is None or device.name in self._out or resident.outbox.problem is not None:
+            return
+        counts = resident.outbox.counts()
+        now = {lane: counts[lane].produced for lane in _URGENT}
+        if isinstance(step.event, Observed) and step.before.observed_at is None:
+            for lane, before in self._produced.get(key, {}).items():
+                if now[lane] < before:
+                    world.violated("items-outlive", device.name, f"{lane}: {before} items were written down, a start knows of {now[lane]}")
+        self._produced[key] = now
 
 
 class RefusedForCause(Observer):
