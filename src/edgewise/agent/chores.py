@@ -16,6 +16,7 @@ from edgewise.agent.loop import Loop
 from edgewise.agent.outlet import Outlet
 from edgewise.agent.statusfile import AgentStatus, StatusFile, instance_lines
 from edgewise.agent.version import VERSION
+from edgewise.engine import resident
 from edgewise.engine.model import State
 from edgewise.ports.clock import Clock
 from edgewise.ports.randomness import Randomness
@@ -23,22 +24,28 @@ from edgewise.wire.report import DeviceReport
 
 
 class Inventory:
-    """Looks at the device now and then, and tells the control plane when it changed."""
+    """Looks at the device now and then, and tells the control plane what it does not know."""
 
-    def __init__(self, data_folder: str, config: AgentConfig, outlet: Outlet, boot_id: str, limits: AgentLimits) -> None:
+    def __init__(
+        self, data_folder: str, config: AgentConfig, outlet: Outlet, boot_id: str, *, state: Callable[[], State], limits: AgentLimits
+    ) -> None:
         self._data = data_folder
         self._config = config
         self._outlet = outlet
         self._boot_id = boot_id
+        self._state = state
         self._limits = limits
-        self._told: DeviceReport | None = None
+        self._told = resident.Inventory()
+
+    def outdated(self, state: State) -> bool:
+        """Whether the control plane has forgotten what it was told."""
+        return self._told.outdated(state)
 
     def run(self) -> float:
         """Look once."""
         capacity = declared_over(scan(self._data), self._config.capacity)
         report = DeviceReport(device=self._config.device, capacity=capacity, agent_version=VERSION, boot_id=self._boot_id)
-        if report != self._told:
-            self._told = report
+        if self._told.news(report, self._state()):
             self._outlet.append("status", report)
             self._outlet.flush()
         return self._limits.inventory_seconds

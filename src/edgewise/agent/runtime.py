@@ -103,6 +103,7 @@ class Runtime:
         if self._loop.state.durable.document is not None:
             self._links.downlink.note(self._loop.state.durable.document)
         self._engine = Stepper("engine", self._loop.step, log)
+        self._inventory = Inventory(data_folder, config, self._outlet, self._boot_id, state=lambda: self._loop.state, limits=limits)
         self._schedule = self._make_schedule()
 
     def run(self) -> int:
@@ -157,9 +158,8 @@ class Runtime:
 
     def _make_schedule(self) -> Schedule:
         schedule = Schedule(self._clock.monotonic, self._log)
-        inventory = Inventory(self._data, self._config, self._outlet, self._boot_id, self._limits)
         reporter = Reporter(StatusFile(self._files), self._config, self._clock, loop=self._loop, links=self._links, limits=self._limits)
-        schedule.add("inventory", inventory.run)
+        schedule.add("inventory", self._inventory.run)
         schedule.add("renewal", self._renewal.run, after=self._limits.renew_first_seconds)
         schedule.add("status", lambda: reporter.run(self._renewal.not_after), after=1.0)
         schedule.add("forget", self._forget_when_told, after=None)
@@ -195,6 +195,9 @@ class Runtime:
             self._log.error("the local workload API cannot be offered", error)
         self._errands.secrets.keep(shown)
         before, self._published = self._published, state
+        if self._inventory.outdated(state):
+            self._schedule.ask("inventory")
+            self._poke.set()
         if before is None or _told(before) != _told(state):
             self._schedule.ask("status", after=self._limits.status_soon_seconds)
             self._poke.set()

@@ -9,6 +9,7 @@ from edgewise.engine.protocol import Event, Exited, RunningSlot
 from edgewise.engine.records import Record
 from edgewise.ports.files import FilesError, Full
 from edgewise.wire.desired import Position
+from edgewise.wire.report import DeviceReport
 
 
 def persist(journal: Journal, records: tuple[Record, ...], make_room: Callable[[], bool]) -> None:
@@ -35,6 +36,29 @@ def position(state: State) -> Position:
     """Return from where on to poll."""
     document = state.durable.document
     return document.position if document is not None else Position(0, 0)
+
+
+class Inventory:
+    """What the control plane was told of the device itself: once at the start, when it changed, and again under another epoch. A control
+    plane whose store was set back to a backup has lost what it acknowledged since."""
+
+    __slots__ = ("_epoch", "_told")
+
+    def __init__(self) -> None:
+        self._told: DeviceReport | None = None
+        self._epoch = 0
+
+    def outdated(self, state: State) -> bool:
+        """Whether what was told went to a store of another epoch than the one that the device follows now."""
+        epoch = position(state).epoch
+        self._epoch = self._epoch or epoch  # the first document after joining is of the store that was told already
+        return self._told is not None and 0 < epoch != self._epoch
+
+    def news(self, report: DeviceReport, state: State) -> bool:
+        """Whether `report` is to be told now; then it counts as told."""
+        fresh = report != self._told or self.outdated(state)
+        self._told, self._epoch = report, position(state).epoch
+        return fresh
 
 
 def exit_known(event: Event) -> str:

@@ -72,6 +72,7 @@ class Resident:
         "_frame_at",
         "_frame_from",
         "_fresh",
+        "_inventory",
         "_queue",
         "_ticket",
         "_turns",
@@ -97,6 +98,7 @@ class Resident:
         self._fetches: dict[int, Fetching] | None = None
         self.busy = self._ended = self._fresh = False
         self._ticket: Ticket | None = None
+        self._inventory = resident.Inventory()
         self._frame_from = clock.wall()
         self._frame_at = _NEVER
         if around.profile.report_seconds > 0:
@@ -117,10 +119,15 @@ class Resident:
         self.give(Observed(slots=running, installed=installed_trees(device.disk), boot_id=device.boot_id))
         for launch_id in resident.exits_found(running):
             device.supervisor.acknowledge(launch_id)
-        inventory = DeviceReport(device=device.name, capacity=device.capacity, agent_version=AGENT_VERSION, boot_id=device.boot_id)
-        self.outbox.append("status", inventory)
+        self._tell_inventory(self.state)
         self.outbox.flush()
         self._calls.wake_uplink()
+
+    def _tell_inventory(self, state: State) -> None:
+        device = self.device
+        report = DeviceReport(device=device.name, capacity=device.capacity, agent_version=AGENT_VERSION, boot_id=device.boot_id)
+        if self._inventory.news(report, state):
+            self.outbox.append("status", report)
 
     def end(self, *, clean: bool = False) -> None:
         """Die; `clean`: having written down that all is in order."""
@@ -217,6 +224,9 @@ class Resident:
 
     def adopted(self, state: State) -> None:
         """See `engine.turns.Shell`."""
+        if self._inventory.outdated(state):
+            self._tell_inventory(state)
+            self._fresh = True
 
     def taken(self, event: Event, state: State) -> None:
         """See `engine.turns.Shell`."""

@@ -1,5 +1,6 @@
 """One simulated device, alone: it does what a real one does, and what can happen to it happens."""
 
+import msgspec
 import pytest
 from device_rig import NAME, Rig
 
@@ -43,6 +44,20 @@ def test_it_joins_installs_runs_and_updates(bundle, profile):
     for counts in rig.device.counts().values():
         assert counts.produced == counts.acknowledged + counts.held + counts.dropped
         assert counts.held == 0
+
+
+def test_it_tells_what_it_has_again_when_the_control_plane_was_set_back_to_a_backup():
+    rig = started(Rig(profile=FAST), "1")
+    rig.control.items.clear()
+    rig.control.want("2")
+    rig.run(60)
+    assert [item for item in rig.control.device() if item.capacity] == []
+    for epoch in (2, 3):
+        rig.control.items.clear()
+        rig.control.tell(msgspec.structs.replace(rig.control.document, position=Position(epoch, 1)))
+        rig.run(60)
+        [told] = [item for item in rig.control.device() if item.capacity]
+        assert (told.capacity, told.agent_version, told.boot_id) == (rig.device.capacity, "twin", rig.device.boot_id)
 
 
 @pytest.mark.parametrize("bundle", [False, True])
