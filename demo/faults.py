@@ -102,7 +102,7 @@ async def refuse_flipped_byte(run: Run) -> None:
         for variant in version.spec.manifest.variants:
             _flip(run, variant.files[0].digest)
         before = {name: one.status.started_at for name, one in (await run.instances("inspector")).items()}
-        await run.apply("workloads.yaml", VERSION="4")
+        started = await run.apply("workloads.yaml", VERSION="4")
         said: list[str] = []
 
         async def refused() -> bool:
@@ -117,6 +117,7 @@ async def refuse_flipped_byte(run: Run) -> None:
         facts["error"] = said[0]
         with contextlib.suppress(CommandFailed):  # the rollout may have ended by itself meanwhile
             await run.fleet.edgewise("rollout", "abort", "inspector", "-n", "line-3")
+        await run.rollout("inspector", "4", started, CONVERGE_SECONDS)
         after = await run.instances("inspector")
         _expect(all(one.status.ready for one in after.values()), "an instance is not ready")
         _expect(before == {name: one.status.started_at for name, one in after.items()}, "a healthy instance was restarted")
