@@ -7,6 +7,7 @@ import msgspec
 from edgewise.agent.limits import LIMITS
 from edgewise.ports.clock import Clock
 from edgewise.ports.files import Files, FilesError, Missing
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.resources.device import Capacity
 
 _FOLDER: Final = "agent"
@@ -46,7 +47,7 @@ def read_config(files: Files) -> AgentConfig:
         raise ConfigError("this device has not joined: run `edgewise agent join`") from error
     try:
         return msgspec.json.decode(data, type=AgentConfig)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{_CONFIG} cannot be read: {error}") from error
 
 

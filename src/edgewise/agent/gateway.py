@@ -12,6 +12,7 @@ from edgewise.agent.errors import ProtocolBroken
 from edgewise.agent.exchange import Timeouts
 from edgewise.agent.http import Client
 from edgewise.agent.limits import LIMITS, AgentLimits
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.wire.desired import DesiredState, Position
 from edgewise.wire.report import Report, ReportAnswer
 from edgewise.wire.version import CONTENT_TYPE
@@ -46,7 +47,7 @@ class Gateway:
         response = self.client.request("POST", "/v1/report", body=body, headers=BODY_HEADERS, body_limit=limit)
         try:
             return self._answer_decoder.decode(response.body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise ProtocolBroken(f"the answer to a report cannot be read: {error}") from error
 
     def desired(self, after: Position, wait: float) -> DesiredState | None:
@@ -58,7 +59,7 @@ class Gateway:
             return None
         try:
             return self._desired_decoder.decode(response.body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise ProtocolBroken(f"the desired state cannot be read: {error}") from error
 
     def upload_stream(self, stream: str, pieces: Iterable[bytes]) -> None:

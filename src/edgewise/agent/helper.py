@@ -18,6 +18,7 @@ import msgspec
 from edgewise.agent.jobs import FetchEnded, FetchJob, Job, Line, Progress, Renewed, RenewJob, Unsealed, UnsealJob
 from edgewise.agent.limits import LIMITS, AgentLimits
 from edgewise.engine.protocol import Failed, Fetched
+from edgewise.resources.decoding import UNREADABLE
 
 COMMAND = (sys.executable, "-m", "edgewise.agent.fetch")
 _ERROR_BYTES_MAX = 4096
@@ -103,7 +104,7 @@ class Helper:
         while (text := lines.next()) is not None:
             try:
                 line: Line = _line_decoder().decode(text)
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 raise HelperFailed(f"the helper wrote something that is no line: {error}") from error
             if not isinstance(line, Progress):
                 return line

@@ -19,6 +19,7 @@ from edgewise.agent.errors import LinkError, Refused, TlsFailed, Unreachable
 from edgewise.agent.exchange import Deadlines, Headers, Incoming, Timeouts, Wire, translated
 from edgewise.agent.limits import LIMITS, AgentLimits
 from edgewise.agent.tls import check_times, served_chain
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.wire.enrolment import ErrorAnswer
 
 
@@ -217,7 +218,7 @@ def _refusal(incoming: Incoming, limits: AgentLimits) -> Refused:
     body = incoming.read(limits.error_bytes_max)
     try:
         answer = msgspec.msgpack.decode(body, type=ErrorAnswer)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         answer = ErrorAnswer(reason=f"Http{incoming.status}", message="the answer says no more")
     retry_after = answer.retry_after
     text = incoming.headers.get("retry-after", "")

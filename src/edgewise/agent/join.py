@@ -34,6 +34,7 @@ from edgewise.engine.identity import (
 )
 from edgewise.ports.disk import DiskFiles
 from edgewise.ports.files import Files, FilesError
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.resources.device import Capacity
 from edgewise.resources.meta import Name
 from edgewise.trust.authority import AuthorityError, CertificateRefused, read_chain, root_by_hash
@@ -234,7 +235,7 @@ def _ask(token: JoinToken, authority: str, keys: DeviceKeys, wishes: _Wishes, ca
         raise WrongAuthority(f"the control plane could not prove who it is: {error}. The token's secret was not sent.") from error
     except LinkError as error:
         raise JoinError(f"the control plane did not answer: {error}. Try again: the same token still works for this device.") from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise JoinError(f"the control plane's answer cannot be read: {error}. Is it of another version?") from error
     finally:
         client.close()

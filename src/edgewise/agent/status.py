@@ -12,6 +12,7 @@ import msgspec
 from edgewise.agent.config import AgentConfig, ConfigError, read_config
 from edgewise.agent.statusfile import PATH, AgentStatus
 from edgewise.ports.files import Files, FilesError
+from edgewise.resources.decoding import UNREADABLE
 
 _BYTES_MAX: Final = 1024 * 1024
 
@@ -33,7 +34,7 @@ def read_status(files: Files) -> LocalStatus:
         problem = str(error)
     try:
         agent = msgspec.json.decode(files.read(PATH, _BYTES_MAX), type=AgentStatus)
-    except (FilesError, msgspec.DecodeError):
+    except (FilesError, *UNREADABLE):
         agent = None
     return LocalStatus(config=config, agent=agent, problem=problem)
 

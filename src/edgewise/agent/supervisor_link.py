@@ -18,6 +18,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from edgewise.ports.unix import connect_unix
+from edgewise.resources.decoding import UNREADABLE
 
 PROTOCOL_VERSION: Final = 1
 SOCKET_NAME: Final = "run/supervisor.sock"
@@ -340,7 +341,7 @@ class SupervisorLink:
             if head.event == "exited" and self._on_exit is not None:
                 self._on_exit(msgspec.json.decode(line, type=ExitSeen))
                 return
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return
         with self._lock:
             waiting = self._waiting.get(head.id)

@@ -5,6 +5,7 @@ import msgspec
 from edgewise.agent.jobs import Unsealed, UnsealJob
 from edgewise.engine.identity import IdentityDamaged, read_keys
 from edgewise.ports.files import Files, FilesError
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.trust.sealing import SealingError, secret_context, unseal
 
 
@@ -24,6 +25,6 @@ def open_secrets(job: UnsealJob, files: Files) -> Unsealed:
             opened[each.name] = msgspec.msgpack.decode(plain, type=dict[str, str])
         except SealingError as error:
             failed[each.name] = str(error)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             failed[each.name] = "what was sealed is no mapping of keys to values"
     return Unsealed(secrets=opened, failed=failed)

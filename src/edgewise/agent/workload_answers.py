@@ -22,6 +22,7 @@ from edgewise.agent.workload_messages import (
     Taken,
 )
 from edgewise.ports.clock import Clock
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.resources.meta import Scalar
 
 ACCURACY_METRIC: Final = "model.accuracy"
@@ -201,5 +202,5 @@ _T = TypeVar("_T")
 def _decoded(body: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ApiRefused(400, "Invalid", str(error)[:300]) from error

@@ -19,6 +19,7 @@ import msgspec
 from edgewise.client.answers import ErrorBody, ErrorEnvelope
 from edgewise.client.context import Context
 from edgewise.client.errors import Conflict, ContextError, Denied, Error, Invalid, NotFound, Problem, Refused, Unreachable
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.resources.kinds import Resource
 
 T = TypeVar("T")
@@ -162,7 +163,7 @@ def decode(data: bytes | msgspec.Raw, wanted: type[T]) -> T:
     """Read an answer. Raises `Error` when it has a form that this version does not know."""
     try:
         return msgspec.json.decode(data, type=wanted)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise Refused(f"the control plane answered in a form that this edgewise does not know ({error}): is it newer?", "Unknown") from None
 
 
@@ -180,7 +181,7 @@ async def _bounded(answer: httpx.Response, limit: int) -> bytes:
 def _raise(status: int, content: bytes) -> NoReturn:
     try:
         body = msgspec.json.decode(content, type=ErrorEnvelope).error
-    except msgspec.DecodeError:
+    except UNREADABLE:
         if status == _NOT_FOUND and content:
             raise Refused(
                 "what answers there is no operator API (HTTP 404): is it another port of the control plane, such as the device gateway's?",
@@ -210,7 +211,7 @@ def _error(status: int, body: ErrorBody) -> Error:
 def _current(body: ErrorBody) -> Resource | None:
     try:
         return msgspec.json.decode(body.current, type=Resource) if len(bytes(body.current)) > 0 else None
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from edgewise.client.errors import ContextError
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.resources.meta import DEFAULT_NAMESPACE
 
 FILE_BYTES_MAX: Final = 1_000_000
@@ -71,7 +72,7 @@ def read_contexts(path: Path) -> Contexts:
         raise ContextError(f"{path} is larger than {FILE_BYTES_MAX} bytes")
     try:
         contexts = msgspec.json.decode(data, type=Contexts)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise ContextError(f"{path} is damaged: remove it, then add the context again with edgewise context add") from None
     if contexts.version != 1:
         raise ContextError(f"{path} was written by a newer edgewise (version {contexts.version})")

@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.trust.authority import Authority, Issuer, create_authority
 from edgewise.trust.repository import create_repository
 from edgewise.trust.sealing import new_at_rest_key
@@ -236,7 +237,7 @@ def _move_into_place(path: Path, staging: Path) -> None:
 def _read_about(path: Path) -> _About:
     try:
         about = msgspec.json.decode(_read(path / _MARKER), type=_About)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise DataError(f"{path / _MARKER} is damaged: {error}") from error
     if about.format > _FORMAT:
         raise DataError(f"{path} was made by a newer Edgewise (format {about.format}, this one knows {_FORMAT}): upgrade")

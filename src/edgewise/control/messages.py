@@ -12,6 +12,7 @@ from edgewise.control.limits import ControlLimits
 from edgewise.control.peer import Receive, Scope, Send, respond
 from edgewise.controllers import answers
 from edgewise.ports.randomness import SystemRandomness
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.wire.enrolment import ErrorAnswer
 from edgewise.wire.version import CONTENT_TYPE
 
@@ -130,7 +131,7 @@ def decoded(decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise Refusal(400, "Malformed", str(error)[:500]) from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Refusal(400, "Malformed", "the body is not a MessagePack message of this protocol") from error
 
 

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from edgewise.resources.config import SecretSpec
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.store.contract import Key
 from edgewise.trust.sealing import SealingError, decrypt_at_rest, encrypt_at_rest
 
@@ -37,7 +38,7 @@ class SecretBox:
         try:
             encrypted = base64.b64decode(spec.encrypted, validate=True)
             return _DATA.decode(decrypt_at_rest(self._key, encrypted, _context(key)))
-        except (ValueError, msgspec.DecodeError) as error:
+        except (ValueError, *UNREADABLE) as error:
             raise SealingError("the stored secret is damaged") from error
 
 

@@ -17,6 +17,7 @@ from edgewise.engine.protocol import Failed
 from edgewise.engine.trees import MANIFESTS, STAGING, TREES, installed_trees, remove
 from edgewise.ports.files import Appender, Files, FilesError, Full, Missing
 from edgewise.resources.artifact import Command, File, Probes, Variant
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.resources.meta import Digest
 
 __all__ = [
@@ -201,7 +202,7 @@ def _local_files(files: Files) -> dict[Digest, str]:
     for tree in installed_trees(files):
         try:
             held = msgspec.msgpack.decode(files.read(f"{MANIFESTS}/{tree}", _MANIFEST_BYTES_MAX), type=tuple[File, ...])
-        except (FilesError, msgspec.MsgspecError):
+        except (FilesError, *UNREADABLE):
             continue
         found.update({file.digest: f"{TREES}/{tree}/{file.path}" for file in held})
     return found

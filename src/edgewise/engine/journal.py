@@ -12,6 +12,7 @@ from edgewise.engine import segments
 from edgewise.engine.limits import EngineLimits
 from edgewise.engine.records import Record
 from edgewise.ports.files import Damaged, Files, FilesError
+from edgewise.resources.decoding import UNREADABLE
 
 FOLDER: Final = "journal"
 _USE: Final = 1
@@ -155,6 +156,6 @@ def _decode(scanned: segments.Scanned) -> tuple[tuple[Record, ...], int]:
     for frame in scanned.frames:
         try:
             records.extend(_DECODER.decode(frame.payload))
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             bad += 1
     return tuple(records), bad

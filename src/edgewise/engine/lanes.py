@@ -15,6 +15,7 @@ from edgewise.engine import segments
 from edgewise.engine.lane_state import LaneCounts, LaneRules, LaneState, later
 from edgewise.engine.limits import EngineLimits
 from edgewise.ports.files import Files, FilesError, Full
+from edgewise.resources.decoding import UNREADABLE
 
 _ITEM: Final = 1
 _STATE: Final = 2
@@ -466,7 +467,7 @@ class Lane:
         elif frame.kind == _STATE:
             try:
                 return later(state, _STATE_DECODER.decode(frame.payload))
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 self.damaged = True
         return state
 

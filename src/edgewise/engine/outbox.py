@@ -14,6 +14,7 @@ from edgewise.engine.lanes import Lane
 from edgewise.engine.limits import EngineLimits
 from edgewise.ports.files import Files, FilesError, Full
 from edgewise.ports.randomness import Randomness
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.wire.report import Item, LaneItems, Report, ReportAnswer
 from edgewise.wire.report import Lane as LaneName
 
@@ -193,7 +194,7 @@ def _decoded(payloads: list[bytes]) -> tuple[Item, ...]:
     try:
         for payload in payloads:
             items.append(_ITEM_DECODER.decode(payload))  # noqa: PERF401 - what was read before an error counts
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         pass
     return tuple(items)
 

@@ -14,6 +14,7 @@ from edgewise.engine.protocol import Failed
 from edgewise.ports.files import Files
 from edgewise.resources.artifact import Manifest, Variant
 from edgewise.resources.artifact_rules import manifest_problems, parameter_problem
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.resources.meta import Scalar
 from edgewise.trust.verify import FetchMissing, Untrusted, Wanted, trusted_set, verification
 from edgewise.wire.desired import ArtifactTarget
@@ -89,7 +90,7 @@ def unresolved(error: Untrusted | NotRunnable | FetchMissing) -> Failed:
 def _read(data: bytes, artifact: ArtifactTarget) -> Manifest:
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise NotRunnable("ManifestUnreadable", f"{artifact.target}: {error}") from error
     problems = manifest_problems(manifest)
     if problems:

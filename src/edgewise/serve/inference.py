@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.serve.answers import Answer, ok, problem
 from edgewise.serve.limits import ServeLimits
 from edgewise.serve.model import InferenceFailed, Model
@@ -72,7 +73,7 @@ def infer(model: Model, identity: Identity, body: bytes, limits: ServeLimits) ->
     """Answer one inference request. Never raises for anything that a client sent."""
     try:
         request = _DECODER.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         return problem(400, f"the body is not an inference request: {error}")
     try:
         inputs = {each.name: read_values(spec, each.shape, bytes(each.data)) for each, spec in _matched(model.inputs, request, limits)}

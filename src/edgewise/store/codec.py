@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, cast
 
 import msgspec
 
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.resources.kinds import BY_NAME, BY_TYPE, Resource
 from edgewise.resources.meta import Metadata
 from edgewise.store.contract import Document, Key, StoreError
@@ -65,7 +66,7 @@ def decode(document: Document) -> Resource:
             spec=codec.spec.decode(document.spec),
             status=codec.status.decode(document.status) if document.status else codec.no_status,
         )
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise CodecError(f"{key.kind} {key.namespace}/{key.name} cannot be read: {error}") from error
 
 

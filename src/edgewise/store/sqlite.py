@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.store import reader
 from edgewise.store.contract import (
     Change,
@@ -358,7 +359,7 @@ class _Readers:
                 self._connections.append(connection)
             try:
                 return function(connection)
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 raise StoreError(f"the store cannot be read: the database is damaged ({error})") from error
 
     def close(self) -> None:

@@ -110,6 +110,11 @@ def test_depth_is_bounded(depth):
     assert status_of(lambda: decoded(decoder, body)) == (200 if depth <= 500 else 400)
 
 
+def test_text_that_is_no_utf_8_is_refused():
+    body = b"\x82\xabincarnation\xa1\xb3\xa7session\xa1s"
+    assert status_of(lambda: decoded(msgspec.msgpack.Decoder(Report), body)) == 400
+
+
 @given(st.binary(max_size=300))
 def test_whatever_is_sent_decodes_or_is_refused(data):
     assert status_of(lambda: decoded(msgspec.msgpack.Decoder(Report), data)) in {200, 400}

@@ -148,6 +148,15 @@ def test_a_local_copy_that_went_bad_is_fetched_instead() -> None:
     assert disk.read(f"trees/{other}/data/model", 9999) == CONTENTS["data/model"]
 
 
+@pytest.mark.parametrize("rot", [b"\x00", b"\x91\x81\xa4path\xa1\xb3", b"\x91" * 5_000])
+def test_a_kept_manifest_that_went_bad_keeps_nothing_from_being_installed(rot: bytes) -> None:
+    disk = RecordingDisk()
+    tree, _ = install(disk)
+    disk.replace(f"manifests/{tree}", rot)
+    other, _ = install(disk, {**CONTENTS, "new": b"n"})
+    assert disk.read(f"trees/{other}/data/model", 9999) == CONTENTS["data/model"]
+
+
 def test_what_a_failed_sync_lost_is_written_again() -> None:
     """After a failed sync the system takes for clean what never reached the disk: it reads well, and the next sync succeeds."""
     for at in range(1, 60):

@@ -18,6 +18,7 @@ from edgewise.control.services import Services
 from edgewise.control.transfers import DIGEST
 from edgewise.controllers.documents import audit, create
 from edgewise.resources.artifact import ArtifactSpec, ArtifactVersion, ArtifactVersionSpec, ArtifactVersionStatus, Manifest
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.resources.errors import Problem
 from edgewise.resources.validation import manifest_problems
 from edgewise.store.codec import encode
@@ -134,7 +135,7 @@ def _check_target(metadata: bytes, target: str, digest: str, length: int) -> Non
     """Refuse metadata that does not vouch for this very manifest. Whether it is rightly signed is checked when it is taken over."""
     try:
         targets = msgspec.json.decode(metadata, type=_Metadata).signed.targets
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise invalid(Problem(path="metadata", message=str(error))) from error
     found = targets.get(target)
     if found is None or f"sha256:{found.hashes.get('sha256')}" != digest or found.length != length:
@@ -163,7 +164,7 @@ class _Metadata(msgspec.Struct, frozen=True):
 def _manifest(body: bytes) -> Manifest:
     try:
         manifest = msgspec.json.decode(body, type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise invalid(Problem(path="manifest", message=str(error))) from error
     wrong = manifest_problems(manifest)
     if wrong:

@@ -7,6 +7,7 @@ import msgspec
 from litestar import Request, Response
 
 from edgewise.control.api.errors import ApiError, invalid
+from edgewise.resources.decoding import UNREADABLE
 from edgewise.resources.errors import Problem
 from edgewise.resources.meta import Name, Version, VersionedName
 from edgewise.resources.quantity import seconds
@@ -33,7 +34,7 @@ async def read_json(request: AnyRequest, wanted: type[T]) -> T:
         match = _PATH.match(str(error))
         message, path = (match["message"], match["path"].lstrip(".")) if match else (str(error), "")
         raise invalid(Problem(path=path, message=_WORDS.get(message, message))) from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ApiError(400, "Malformed", f"the body is not JSON: {error}", problems=(Problem(path="", message=str(error)),)) from error
 
 
