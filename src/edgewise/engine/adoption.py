@@ -1,8 +1,13 @@
 """Taking over a desired state: what it must be to be believed, and what follows from it before anything is started."""
 
+from typing import Final
+
 from edgewise.engine.model import Live, Step, replace
 from edgewise.engine.records import Adopted, Advanced, Broke, Cleared, Refusal, Refused
 from edgewise.wire.desired import DeviceDesired, InstanceDesired
+
+TAKEN_BACK: Final = "Rejected"
+"""Why a revision is refused that did not fail here, but elsewhere."""
 
 
 def adopt(document: DeviceDesired, live: dict[str, Live], step: Step) -> None:
@@ -35,6 +40,6 @@ def _instance(want: InstanceDesired, before: InstanceDesired | None, live: Live 
     held = {release.revision for release in (kept.committed, kept.previous, kept.candidate) if release is not None} if kept else set()
     for revision in want.rejected:
         if revision in (held | {live.update.revision}) and (kept is None or revision not in kept.refused):
-            refusal = Refusal(reason="Rejected", message="the rollout took this revision back")
+            refusal = Refusal(reason=TAKEN_BACK, message="the rollout took this revision back")
             step.record(Refused(instance=want.name, uid=want.uid, revision=revision, refusal=refusal))
             step.tell("Warning", "Refused", f"revision {revision} is refused here: {refusal.message}", want.name)

@@ -33,7 +33,7 @@ from edgewise.twin.fleet import DeviceClass, Energy, LinkQuality, TwinDevice, Tw
 from edgewise.twin.kernel import Kernel, Stream
 from edgewise.twin.plan import Act, Plan, Profile, Subject
 from edgewise.twin.scenario import Behaviour, Scenario
-from edgewise.twin.versions import made_version, parameters_for
+from edgewise.twin.versions import beating, made_version, parameters_for
 
 __all__ = ["chaos_plan"]
 
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 _SPACE: Final = "chaos"
 _PROFILE: Final = Profile(disk="recording", install="real", report_seconds=15.0)
+_ALL_PROBES_EVERY: Final = 8
 _WARM_UP: Final = 300.0
 _SETTLE: Final = 3_600.0
 _LAST: Final = 600.0
@@ -65,7 +66,7 @@ _WAVES: Final[tuple[tuple[int | str, ...], ...]] = (
 
 
 def chaos_plan(seed: int, profile: Profile = _PROFILE) -> Plan:
-    """Return the plan of a seed."""
+    """Return the plan of a seed. One in eight carries out every probe, the others those that may say something new."""
     kernel = Kernel(seed)
     temper = _one(TEMPERS, kernel.stream("chaos", "temper"))
     window = float(_one((600, 1_200, 1_800, 2_400), kernel.stream("chaos", "window")))
@@ -87,6 +88,8 @@ def chaos_plan(seed: int, profile: Profile = _PROFILE) -> Plan:
         faults=rules_of(temper, fleet, kernel, window),
         behaviours=tuple(behaviour for app in apps for behaviour in app.behaviours()),
     )
+    if seed % _ALL_PROBES_EVERY:
+        profile = msgspec.structs.replace(profile, probes="telling")
     return Plan(seed=seed, fleet=fleet, scenario=scenario, acts=acts, profile=profile, warm_up=_WARM_UP)
 
 
@@ -163,6 +166,7 @@ class _App:
         self._version = 1
         stream = self._stream
         self.sort: Literal["model", "bundle"] = "model" if stream.chance(0.5) else "bundle"
+        self.beats = self.sort == "bundle" and kernel.stream("chaos", "beats", number).chance(0.25)
         self.alias = stream.chance(0.15)
         self.config = self.config_with("1") if stream.chance(0.25) else None
         self.parameters: dict[str, str | int | float | bool] = {"rate": 1} if stream.chance(0.3) else {}
@@ -178,7 +182,8 @@ class _App:
     def version(self, version: str) -> ArtifactVersion:
         """Return a version; small, so that installing it for real is quick."""
         size = _one((2_000, 20_000, 200_000, 3_000_000), self._stream)
-        return made_version(_SPACE, self.line, version, sort=self.sort, size=size, parameters=parameters_for({"rate": 1}))
+        made = made_version(_SPACE, self.line, version, sort=self.sort, size=size, parameters=parameters_for({"rate": 1}))
+        return beating(made) if self.beats else made
 
     def pointing_to(self, version: str) -> Artifact:
         """Return the artifact with its alias on `version`."""

@@ -105,23 +105,41 @@ def _replacement(world: "World", fault: Fault) -> None:
 
 def _cloned(world: "World", fault: Fault) -> None:
     for name in fault.devices:
-        world.clone(fault.number, name)
+        world.identities.clone(fault.number, name)
 
 
 def _clone_gone(world: "World", fault: Fault) -> None:
     for name in fault.devices:
-        world.end_clone(fault.number, name)
+        world.identities.unclone(fault.number, name)
 
 
 # ---- disks ----
 
 
-def _disk(method: str, *, on: bool) -> Act:
-    def act(world: "World", fault: Fault) -> None:
-        for name in fault.devices:
-            getattr(world.devices[name], method)(on=on)
+_DISK_FAULTS: Final[tuple[FaultKind, ...]] = ("disk-full", "disk-error", "disk-read-only")
 
-    return act
+
+def _disk(world: "World", fault: Fault) -> None:
+    for name in fault.devices:
+        world.overlaps.begin("disk", name, fault.number, _DISK_FAULTS.index(fault.rule.fault))
+        _set_disk(world, name, fault.rule.fault)
+
+
+def _disk_over(world: "World", fault: Fault) -> None:
+    for name in fault.devices:
+        left = world.overlaps.end("disk", name, fault.number)
+        _set_disk(world, name, None if left is None else _DISK_FAULTS[int(left)])
+
+
+def _set_disk(world: "World", name: str, kind: FaultKind | None) -> None:
+    device = world.devices[name]
+    match kind:
+        case "disk-error":
+            device.disk_error(on=True)
+        case "disk-read-only":
+            device.read_only(on=True)
+        case _:
+            device.disk_full(on=kind is not None)
 
 
 def _sync_failure(world: "World", fault: Fault) -> None:
@@ -132,6 +150,7 @@ def _sync_failure(world: "World", fault: Fault) -> None:
 def _bit_rot(world: "World", fault: Fault) -> None:
     for name in fault.devices:
         world.devices[name].bit_rot()
+        world.identities.rotten(name)
 
 
 # ---- clock, energy, heat ----
@@ -139,32 +158,37 @@ def _bit_rot(world: "World", fault: Fault) -> None:
 
 def _clock(world: "World", fault: Fault) -> None:
     for name in fault.devices:
+        world.overlaps.begin("clock", name, fault.number, fault.rule.seconds)
         world.devices[name].set_clock(fault.rule.seconds or None)
 
 
 def _clock_right(world: "World", fault: Fault) -> None:
     for name in fault.devices:
-        world.devices[name].clock.correct()
+        if world.overlaps.end("clock", name, fault.number) is None:
+            world.devices[name].clock.correct()
 
 
 def _battery(world: "World", fault: Fault) -> None:
     for name in fault.devices:
+        world.overlaps.begin("battery", name, fault.number, fault.rule.amount)
         world.devices[name].set_battery(fault.rule.amount)
 
 
 def _sun_back(world: "World", fault: Fault) -> None:
     for name in fault.devices:
-        world.devices[name].set_battery(None)
+        if world.overlaps.end("battery", name, fault.number) is None:
+            world.devices[name].set_battery(None)
 
 
 def _heat(world: "World", fault: Fault) -> None:
     for name in fault.devices:
+        world.overlaps.begin("heat", name, fault.number, fault.rule.amount)
         world.devices[name].heat(fault.rule.amount)
 
 
 def _cool(world: "World", fault: Fault) -> None:
     for name in fault.devices:
-        world.devices[name].heat(None)
+        world.devices[name].heat(world.overlaps.end("heat", name, fault.number))
 
 
 # ---- workloads ----
@@ -205,11 +229,12 @@ def _restore(world: "World", fault: Fault) -> None:
 
 
 def _slow_store(world: "World", fault: Fault) -> None:
+    world.overlaps.begin("store", "", fault.number, fault.rule.seconds)
     world.control.write_seconds = fault.rule.seconds
 
 
-def _store_quick(world: "World", _fault: Fault) -> None:
-    world.control.write_seconds = 0.0
+def _store_quick(world: "World", fault: Fault) -> None:
+    world.control.write_seconds = world.overlaps.end("store", "", fault.number) or 0.0
 
 
 TABLE: Final[Mapping[FaultKind, tuple[Act, Act]]] = {
@@ -224,9 +249,9 @@ TABLE: Final[Mapping[FaultKind, tuple[Act, Act]]] = {
     "absent": (_power_cut, _power_back),
     "replaced": (_replaced, _replacement),
     "cloned": (_cloned, _clone_gone),
-    "disk-full": (_disk("disk_full", on=True), _disk("disk_full", on=False)),
-    "disk-error": (_disk("disk_error", on=True), _disk("disk_error", on=False)),
-    "disk-read-only": (_disk("read_only", on=True), _disk("read_only", on=False)),
+    "disk-full": (_disk, _disk_over),
+    "disk-error": (_disk, _disk_over),
+    "disk-read-only": (_disk, _disk_over),
     "sync-failure": (_sync_failure, _nothing),
     "bit-rot": (_bit_rot, _nothing),
     "clock": (_clock, _clock_right),

@@ -79,7 +79,7 @@ class Observations:
         self._offline: set[str] = set()
         self._rollouts: dict[tuple[str, int, str], _Rollout] = {}
         self._restarts: dict[str, int] = {}
-        self._starts: set[tuple[str, str]] = set()
+        self._starts: dict[tuple[str, str], str] = {}
 
     # ---- the frame ----
 
@@ -134,14 +134,14 @@ class Observations:
             self._count(instance, version, 1)
         self._sample()
 
-    def started(self, device: str, instance: str) -> None:
-        """Note that a process was started: every one after an instance's first is a restart or an update."""
+    def started(self, device: str, instance: str, revision: str) -> None:
+        """Note that a process was started: a restart, where the one before it was of the same revision."""
         key = (device, instance)
-        if key in self._starts:
+        if self._starts.get(key) == revision:
             self._restarts[instance] = self._restarts.get(instance, 0) + 1
-        self._starts.add(key)
+        self._starts[key] = revision
 
-    def refused(self, device: str, instance: str, revision: str) -> None:
+    def failure(self, device: str, instance: str, revision: str) -> None:
         """Note that a revision failed on a device."""
         if self.began_at is not None and device not in self.failed:
             self.failed[device] = None
@@ -199,6 +199,9 @@ class Observations:
         for key, place in self._places.items():
             if place.wanted and key not in wanted:
                 self._want(key, wanted=False)
+        there = {rollout.uid for rollouts in view.rollouts.values() for rollout in rollouts.values()}
+        for forgotten in [key for key, known in self._rollouts.items() if known.row.uid not in there and known.state not in OVER]:
+            del self._rollouts[forgotten]
         for rollouts in view.rollouts.values():
             for rollout in rollouts.values():
                 self._rollout(view, rollout.key)

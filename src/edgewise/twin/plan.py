@@ -29,6 +29,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How faithful a run is, against how fast. `disk`: `recording` forgets what was not synced at a power cut, `plain` loses nothing.
     `install`: `real` stages and verifies every file through the engine's installer, `modelled` takes only the time and room.
     `trust`: `tuf` verifies the signed repository and its signatures, `none` believes it. `invariants`: which checks run.
+    `probes`: `telling` leaves out those that pass as long as nothing happens to their process, as runs on plain disks always do.
     `poll_seconds`: how long a poll waits; `report_seconds`: how often a device reports telemetry (0: never)."""
 
     disk: Literal["recording", "plain"] = "recording"
@@ -36,6 +37,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     trust: Literal["tuf", "none"] = "none"
     store: Literal["memory", "sqlite"] = "memory"
     invariants: Literal["all", "cheap", "none"] = "all"
+    probes: Literal["all", "telling"] = "all"
     poll_seconds: float = 240.0
     report_seconds: float = 60.0
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
 from edgewise.engine import machine, recovery, resident
+from edgewise.engine.adoption import TAKEN_BACK
 from edgewise.engine.identity import IdentityDamaged, read_certificates, remove_identity
 from edgewise.engine.install import failed
 from edgewise.engine.journal import open_journal
@@ -221,6 +222,8 @@ class Resident:
             elif isinstance(record, RefusedRecord):
                 self.device.note("refuse", f"{record.instance} {record.revision} {record.refusal.reason}")
                 self.device.around.watch.refused(self.device, record.instance, record.revision)
+                if record.refusal.reason != TAKEN_BACK:
+                    self.device.around.watch.failed(self.device, record.instance, record.revision)
 
     def adopted(self, state: State) -> None:
         """See `engine.turns.Shell`."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edgewise.engine.protocol import Exited, Failed, Finished, Launch, Probed, RunningSlot, Slot, Started, Stopped
+from edgewise.engine.protocol import Exited, Failed, Finished, Heartbeat, Launch, Probed, RunningSlot, Slot, Started, Stopped
 from edgewise.ports.files import FilesError
 from edgewise.resources.artifact import Probe
 from edgewise.twin.workloads import CRASH_CODE, KILLED_CODE, Process
@@ -154,6 +154,8 @@ class Supervisor:
             return
         if not process.model:
             kernel.at(process.loads_at, partial(self._loaded, process))
+        if process.beat_period is not None:
+            kernel.at(process.loads_at, partial(self._beat, process))
         bad_at = process.loads_at + behaviour.fails_after_seconds
         match behaviour.fails:
             case "crashes":
@@ -168,6 +170,17 @@ class Supervisor:
     def _loaded(self, process: Process) -> None:
         if process.alive and not self._ended:
             self._device.changed()
+
+    def _beat(self, process: Process) -> None:
+        """Call the heartbeat of the local API, now and from now on."""
+        if not process.alive or self._ended:
+            return
+        resident = self._device.resident
+        if process.beats and resident is not None:
+            resident.give(Heartbeat(instance=process.instance))
+        seconds = process.beat_seconds(self._device.chance)
+        if seconds is not None:
+            self._device.around.kernel.after(seconds, partial(self._beat, process))
 
     def _turn_bad(self, process: Process) -> None:
         if not process.alive or self._ended:

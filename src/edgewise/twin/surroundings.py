@@ -48,6 +48,9 @@ class Watch:
     def refused(self, device: "SimDevice", instance: str, revision: str) -> None:
         """Hear that a revision is refused on this device from now on (it is in the journal)."""
 
+    def failed(self, device: "SimDevice", instance: str, revision: str) -> None:
+        """Hear that a revision is refused because it failed there, not because it was taken back."""
+
     def power(self, device: "SimDevice", *, on: bool) -> None:
         """Hear that the device has power, or has lost it."""
 
@@ -102,7 +105,7 @@ class Surroundings:
         self.limits = limits or EngineLimits()
         self.link_limits = link_limits or LinkLimits()
         self.resolve: Resolve = resolve or believed(contents)
-        self.skip_probes = profile.disk == "plain" if skip_probes is None else skip_probes
+        self.skip_probes = profile.disk == "plain" or profile.probes == "telling" if skip_probes is None else skip_probes
         """Whether probes that would pass are left out until something happens to their process."""
         self.versions: dict[tuple[str, str], str] = {}
         """The artifact version of each (instance, revision) that was ever fetched."""

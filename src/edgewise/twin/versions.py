@@ -26,7 +26,7 @@ from edgewise.resources.artifact import (
 )
 from edgewise.resources.meta import Metadata, Scalar
 
-__all__ = ["MODEL_BYTES", "like", "made_version", "parameters_for", "version_before", "with_parameters"]
+__all__ = ["MODEL_BYTES", "beating", "like", "made_version", "parameters_for", "version_before", "with_parameters"]
 
 MODEL_BYTES: Final = 5_000_000
 """What a made-up model weighs, bytes."""
@@ -42,6 +42,7 @@ _BUNDLE_PROBES: Final = Probes(
     readiness=Probe(http_path="/ready", period_seconds=5.0),
     liveness=Probe(http_path="/live", period_seconds=10.0),
 )
+_HEARTBEAT: Final = Probe(heartbeat=True, period_seconds=10.0)
 _LAST_NUMBER: Final = re.compile(r"^(.*?)(0*[1-9][0-9]*)([^1-9]*)$")
 
 
@@ -74,6 +75,16 @@ def made_version(
         type=sort, namespace=namespace, artifact=artifact, version=version, variants=variants, parameters=dict(parameters or {})
     )
     return _published(manifest)
+
+
+def beating(known: ArtifactVersion) -> ArtifactVersion:
+    """Return a made-up version that is alive as long as it calls the heartbeat."""
+    manifest = known.spec.manifest
+    variants = tuple(
+        msgspec.structs.replace(variant, probes=msgspec.structs.replace(variant.probes, liveness=_HEARTBEAT))
+        for variant in manifest.variants
+    )
+    return _published(msgspec.structs.replace(manifest, variants=variants))
 
 
 def like(known: ArtifactVersion, version: str) -> ArtifactVersion:

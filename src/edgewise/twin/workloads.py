@@ -10,6 +10,7 @@ from edgewise.twin.scenario import Behaviour
 from edgewise.wire.report import Series
 
 _DEFAULT: Final = Behaviour()
+_BEATS_EARLY: Final = 0.5
 _SPREAD: Final = math.sqrt(3.0)
 CRASH_CODE: Final = 1
 KILLED_CODE: Final = -9
@@ -59,6 +60,7 @@ class Process:
 
     __slots__ = (
         "active",
+        "beat_period",
         "behaviour",
         "code",
         "failing",
@@ -81,6 +83,7 @@ class Process:
         self.instance, self.slot, self.launch_id = instance, slot, launch_id
         self.revision, self.tree, self.version = launch.revision, launch.tree, version
         self.behaviour = behaviour
+        self.beat_period = min((probe.period_seconds for probe in _probes(launch) if probe.heartbeat), default=None)
         self.model = launch.driver == "model"
         self.active = False
         self.stopping = False
@@ -124,6 +127,18 @@ class Process:
             return ok, "" if ok else f"no answer within {probe.timeout_seconds:g} s", min(seconds, probe.timeout_seconds)
         return True, "", 0.0
 
+    @property
+    def beats(self) -> bool:
+        """Whether it would call the heartbeat now."""
+        return self.well and self.behaviour.fails != "does-not-load"
+
+    def beat_seconds(self, chance: Stream) -> float | None:
+        """Return after how many seconds it calls the heartbeat (again), or None: nobody waits for one."""
+        if self.beat_period is None:
+            return None
+        slow = self.behaviour.fails == "slow-probes"
+        return self.beat_period * (chance.uniform(0.5, 1.5) if slow else _BEATS_EARLY)
+
     def measured(self, now: float, chance: Stream) -> list[Series]:
         """Return what it measured since it was last asked."""
         behaviour = self.behaviour
@@ -133,6 +148,11 @@ class Process:
             return []
         self.told = rounds
         return [_series(self, name, mean, spread, count=count, chance=chance) for name, (mean, spread) in behaviour.metrics.items()]
+
+
+def _probes(launch: Launch) -> tuple[Probe, ...]:
+    probes = launch.variant.probes
+    return tuple(probe for probe in (probes.start, probes.readiness, probes.liveness) if probe is not None)
 
 
 def _series(process: Process, name: str, mean: float, spread: float, *, count: int, chance: Stream) -> Series:

@@ -3,7 +3,6 @@
 `run.py` drives it to its end. For numbers and experiments it can be driven by hand: `World(plan)`, `begin()`, `advance(seconds)`.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -23,11 +22,13 @@ from edgewise.twin.control import SimControl, Witness
 from edgewise.twin.device import SimDevice, Surroundings, Watch
 from edgewise.twin.disk import ENDLESS, RecordingDisk
 from edgewise.twin.fleet import DeviceClass, TwinDevice
+from edgewise.twin.identities import Identities
 from edgewise.twin.kernel import Kernel
 from edgewise.twin.network import Network
 from edgewise.twin.observe import Observations
 from edgewise.twin.observers import EngineStep, Observer
 from edgewise.twin.outages import ControlOutages
+from edgewise.twin.overlaps import Overlaps
 from edgewise.twin.people import Operator
 from edgewise.twin.plain import PlainDisk
 from edgewise.twin.plan import Act, Plan, Subject, new_versions, told
@@ -110,7 +111,8 @@ class World(Watch, Witness):
         self._for_rollout: list[Fault] = []
         self._cordoned = {device.name for device in plan.fleet.devices if device.unschedulable}
         self._cordon_later: set[str] = set()
-        self._clones: dict[tuple[int, str], SimDevice] = {}
+        self.identities = Identities(self)
+        self.overlaps = Overlaps()
         self.outages = ControlOutages(self)
         self._energy_before = 0.0
         self._bytes_before: dict[str, int] = {}
@@ -158,8 +160,8 @@ class World(Watch, Witness):
         for site in fleet.sites:
             self.network.add_site(site.name, overall if overall is not None else site.link)
             self.people.apply(Site(metadata=Metadata(name=site.name), spec=SiteSpec(failover_domain=site.failover_domain)))
-            self.control.make_token(self._token(site.name), site.name)
-        self.around = self._surroundings(self)
+            self.control.make_token(_token(site.name), site.name)
+        self.around = self.surroundings(self)
         before: list[Subject] = [*fleet.artifacts, *fleet.versions, *fleet.workloads]
         for resource in before:
             self.people.complete(resource)
@@ -167,11 +169,12 @@ class World(Watch, Witness):
         gap = 1.0 / self.limits.first_power_per_second
         for number, device in enumerate(fleet.devices):
             link = self.network.add_device(device.name, device.site)
-            made = make_device(self.around, device, self.classes[device.device_class], link, token=self._token(device.site))
+            made = make_device(self.around, device, self.classes[device.device_class], link, token=_token(device.site))
             self.devices[device.name] = made
             self.kernel.at(number * gap, made.power_on)
 
-    def _surroundings(self, watch: Watch) -> Surroundings:
+    def surroundings(self, watch: Watch) -> Surroundings:
+        """Return what devices share whose doings `watch` hears of."""
         recording = self.plan.profile.disk == "recording"
         return Surroundings(
             self.kernel,
@@ -198,8 +201,9 @@ class World(Watch, Witness):
                 self.repository.keep_fresh(self.kernel.wall)
             self.kernel.after(_KEEP_FRESH_SECONDS, self._keep_fresh)
 
-    def _token(self, site: str) -> str:
-        return f"token-{site}"
+    def token_of(self, name: str) -> str:
+        """Return what a device joins with."""
+        return _token(self.twins[name].site)
 
     # ---- the run ----
 
@@ -327,39 +331,10 @@ class World(Watch, Witness):
     def replace_hardware(self, name: str) -> None:
         """Put new hardware in a device's place, and give it power: people take the old agent out of use first."""
         self._offs[name] = max(0, self._offs.get(name, 0) - 1)
-        row = self.control.view.devices.get(name)
-        if self.control.up and row is not None and row.spec.agent:
-            self.people.revoke(row.spec.agent)
         self.network.links[name].dark = False
-        self.devices[name].replace_hardware(self._token(self.twins[name].site))
+        self.identities.replace(name)
         if self._offs[name]:
             self.devices[name].power_off("dropped")
-
-    def clone(self, number: int, name: str) -> None:
-        """Let a second device show the identity of a device, and whatever is on its disk."""
-        device = self.devices[name]
-        if not device.powered:
-            return
-        link = self.network.add_device(f"{name}#{number}", self.twins[name].site)
-        around = self._surroundings(Watch())
-        around.learn(self.around.versions)
-        twin = SimDevice(around, self.twins[name], self.classes[self.twins[name].device_class], link, token="")
-        twin.chance = self.kernel.stream("clone", number, name)
-        twin.hardware = device.hardware
-        twin.disk = copy.deepcopy(device.disk)
-        self._clones[number, name] = twin
-        twin.power_on()
-
-    def end_clone(self, number: int, name: str) -> None:
-        """Take the second device away; people let the real one in again."""
-        twin = self._clones.pop((number, name), None)
-        if twin is None:
-            return
-        twin.power_off(None)
-        row = self.control.view.devices.get(name)
-        agent = self.control.view.agents.get(row.spec.agent) if row is not None else None
-        if self.control.up and agent is not None and agent.spec.quarantined:
-            self.people.approve(agent.key.name)
 
     # ---- device.Watch ----
 
@@ -372,7 +347,7 @@ class World(Watch, Witness):
 
     def started(self, device: SimDevice, instance: str, revision: str) -> None:
         """See `Watch`."""
-        self.observations.started(device.name, instance)
+        self.observations.started(device.name, instance, revision)
         for observer in self._on_started:
             observer.started(self, device, instance, revision)
 
@@ -389,9 +364,12 @@ class World(Watch, Witness):
 
     def refused(self, device: SimDevice, instance: str, revision: str) -> None:
         """See `Watch`."""
-        self.observations.refused(device.name, instance, revision)
         for observer in self._on_refused:
             observer.refused(self, device, instance, revision)
+
+    def failed(self, device: SimDevice, instance: str, revision: str) -> None:
+        """See `Watch`."""
+        self.observations.failure(device.name, instance, revision)
 
     def power(self, device: SimDevice, *, on: bool) -> None:
         """See `Watch`."""
@@ -433,6 +411,9 @@ class World(Watch, Witness):
         """See `Witness`."""
         if what == "started":
             self.observations.reread(self.control.view)
+            self.kernel.after(self.limits.retry_seconds, self.identities.tend)
+        elif what == "restored":
+            self.identities.restored()
         for observer in self._on_lived:
             observer.lived(self, what)
 
@@ -495,3 +476,7 @@ class World(Watch, Witness):
     def close(self) -> None:
         """Let go of what the run held outside of memory."""
         self.vault.close()
+
+
+def _token(site: str) -> str:
+    return f"token-{site}"
