@@ -63,9 +63,7 @@ INVARIANTS: Final[Mapping[str, Invariant]] = {
         promise="alerts, statuses and events that a device wrote down outlive every power cut until they are acknowledged",
         observer=ItemsOutlive,
     ),
-    "offline-start": Invariant(
-        promise="after a boot what is committed runs again within a minute, network or not", observer=OfflineStart, cheap=True
-    ),
+    "offline-start": Invariant(promise="after a boot what is committed runs again within a minute, network or not", observer=OfflineStart),
     "hot-swap": Invariant(promise="an update of a model stops what serves only once another one has taken over", observer=HotSwap),
     "refused-for-cause": Invariant(
         promise="a full disk, a lost network or a bad signature refuses nothing: it is tried again", observer=RefusedForCause

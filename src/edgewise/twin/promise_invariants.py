@@ -171,11 +171,12 @@ class WrittenKept(Observer):
 
     def stepped(self, world: "World", device: "SimDevice", step: EngineStep) -> None:
         """See `Observer`."""
-        key, durable = (device.name, device.hardware), step.after.durable
-        if isinstance(step.event, Observed) and step.before.observed_at is None and device.name not in self._rotten:
+        durable = step.after.durable
+        if step.before.observed_at is None and isinstance(step.event, Observed) and device.name not in self._rotten:
             self._look(world, device, step.before)
         if durable is step.before.durable:
             return
+        key = (device.name, device.hardware)
         for of_device in (self._committed.get(key, {}), self._refused.get(key, {})):
             for instance in [name for name in of_device if name not in durable.instances]:
                 del of_device[instance]

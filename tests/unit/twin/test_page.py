@@ -10,6 +10,7 @@ import yaml
 
 from edgewise.cli import main
 from edgewise.resources.workload import Strategy
+from edgewise.twin.invariants import INVARIANTS
 from edgewise.twin.library import names, parse, scenario
 from edgewise.twin.scenario import Behaviour, FaultKind, Scenario
 from edgewise.twin.snapshot import LIMITS
@@ -24,6 +25,13 @@ def test_every_scenario_is_in_the_table_with_its_own_words():
         r"^\| `([a-z-]+)` \| (.+) \|$", PAGE.partition("<!-- scenarios -->")[2].partition("<!-- /scenarios -->")[0], re.MULTILINE
     )
     assert rows == [(name, scenario(name).description) for name in names()], "run: python docs/generate.py"
+
+
+def test_every_invariant_is_in_the_table_with_its_own_promise():
+    section = PAGE.partition("\n## Invariants\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+) \| (yes)? ?\|$", section, re.MULTILINE)
+    told = [(name, each.promise, "yes" if each.cheap else "") for name, each in INVARIANTS.items()]
+    assert rows == told, "run: python docs/generate.py"
 
 
 def test_every_fault_and_every_way_to_fail_is_told():
