@@ -149,6 +149,7 @@ class Step:
     """What one step decides, collected in order. Lives for one call of `handle` only; `mark` and `back_to` undo an instance's part."""
 
     def __init__(self, state: State, now: Now, *, trying: bool = False) -> None:
+        self.before = state
         self.device = state.device
         self.limits = state.limits
         self.now = now
@@ -234,8 +235,12 @@ def refused(kept: Kept, want: InstanceDesired, revision: str) -> bool:
 
 def slot_of(live: Live, revision: str) -> Slot | None:
     """Return the slot that holds `revision` to stay, if any does; of two, the one that takes the traffic."""
-    holding = [name for name in SLOTS if live.slots[name].revision == revision and _stays(live.slots[name])]
-    return max(holding, key=lambda name: live.slots[name].active, default=None)
+    found: Slot | None = None
+    for name in SLOTS:
+        slot = live.slots[name]
+        if slot.revision == revision and _stays(slot) and (found is None or (slot.active and not live.slots[found].active)):
+            found = name
+    return found
 
 
 def _stays(slot: SlotView) -> bool:

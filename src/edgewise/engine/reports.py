@@ -81,7 +81,7 @@ def report_instances(live: dict[str, Live], step: Step) -> dict[str, Live]:
     result = dict(live)
     for name in sorted(live):
         one = live[name]
-        if not one.uid or one.told_gone:
+        if not one.uid or one.told_gone or _untouched(one, step):
             continue
         status = status_of(one, step.desired(one), step)
         if one.removed:
@@ -91,6 +91,18 @@ def report_instances(live: dict[str, Live], step: Step) -> dict[str, Live]:
             step.effects.append(_instance_item(step, one, status, gone=False))
             result[name] = replace(one, reported=status)
     return result
+
+
+def _untouched(one: Live, step: Step) -> bool:
+    """Whether nothing changed of which an instance's status is made: then it was told already. Objects do not change: the same is equal."""
+    before = step.before
+    if one.reported is None or one.removed or before.live.get(one.name) is not one or before.installed is not step.installed:
+        return False
+    then, now = before.durable, step.durable
+    if then is not now and (then.document is not now.document or then.instances.get(one.name) is not now.instances.get(one.name)):
+        return False
+    want = step.desired(one)
+    return want is None or not want.exclusive  # one that is exclusive changes with the time
 
 
 def _instance_item(step: Step, live: Live, status: InstanceStatus, *, gone: bool) -> Emit:

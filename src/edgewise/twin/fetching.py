@@ -92,7 +92,8 @@ class Fetching:
 
     def begin(self) -> None:
         """Start."""
-        self._tell("Download")
+        if not self._modelled:
+            self._tell("Download")
         self._step(None)
 
     def stop(self) -> None:
@@ -153,7 +154,7 @@ class Fetching:
         device = self._resident.device
         variant = self._resolved.variant
         try:
-            if device.around.profile.install == "real":
+            if not self._modelled:
                 stage(device.disk, variant, self._tree, self._source, limits=device.around.limits)
             else:
                 _stage_modelled(device, variant, self._tree, self._take_arrived())
@@ -162,8 +163,9 @@ class Fetching:
         except (InstallError, FilesError) as error:
             self._end(_failure(error))
         else:
-            self._tell("Verify")
-            self._tell("Install")
+            if not self._modelled:
+                self._tell("Verify")
+                self._tell("Install")
             self._end(Fetched(tree=self._tree, variant=variant, parameters=self._resolved.parameters))
 
     def _take_arrived(self) -> tuple[str, int, int] | None:
@@ -235,6 +237,11 @@ class Fetching:
     def _once_more(self, again: Callable[[], None]) -> None:
         if not self._ended:
             self._resident.guarded(again)
+
+    @property
+    def _modelled(self) -> bool:
+        """Whether stages that take no time are not told."""
+        return self._resident.device.around.profile.install == "modelled"
 
     def _tell(self, stage_name: FetchStage) -> None:
         self._resident.give(FetchProgress(id=self._effect.id, stage=stage_name, tree=self._tree))

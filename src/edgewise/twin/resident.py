@@ -47,6 +47,7 @@ from edgewise.ports.files import FilesError
 from edgewise.twin.calls import Calls
 from edgewise.twin.fetching import Fetching
 from edgewise.twin.kernel import Ticket
+from edgewise.twin.probing import Held
 from edgewise.twin.workloads import Process
 from edgewise.wire.report import DeviceReport, FrameReport, Series
 
@@ -73,6 +74,7 @@ class Resident:
         "_frame_at",
         "_frame_from",
         "_fresh",
+        "_held",
         "_inventory",
         "_queue",
         "_ticket",
@@ -97,6 +99,7 @@ class Resident:
         self._calls = Calls(device, self, state, limits)
         self._queue: list[Event] | None = None
         self._fetches: dict[int, Fetching] | None = None
+        self._held: tuple[Held, ...] = ()
         self.busy = self._ended = self._fresh = False
         self._ticket: Ticket | None = None
         self._inventory = resident.Inventory()
@@ -297,13 +300,41 @@ class Resident:
             case Activate():
                 self._done(effect.id, device.supervisor.activate(effect.instance, effect.slot))
             case RunProbe():
-                probed, seconds = device.supervisor.probe(effect.instance, effect.slot, effect.probe)
-                if seconds:
-                    self._later(seconds, partial(self._done, effect.id, probed))
-                else:
-                    self._done(effect.id, probed)
+                if not device.around.skip_probes or not self._hold(effect):
+                    self._probe(effect)
             case _:
                 assert_never(effect)
+
+    def _probe(self, effect: RunProbe) -> None:
+        probed, seconds = self.device.supervisor.probe(effect.instance, effect.slot, effect.probe)
+        if seconds:
+            self._later(seconds, partial(self._done, effect.id, probed))
+        else:
+            self._done(effect.id, probed)
+
+    def _hold(self, effect: RunProbe) -> bool:
+        """Leave the answer to a probe open whose next answers are known, instead of giving each. Returns False when they are not."""
+        now, live = self.device.around.kernel.now, self.state.live.get(effect.instance)
+        process = self.device.supervisor.find(effect.instance, effect.slot)
+        if live is None or process is None:
+            return False
+        held = Held(effect, process, now)
+        if held.passes(now, waited_for=not live.slots[effect.slot].ready):
+            self._held = (*(each for each in self._held if each.process.alive), held)
+            return True
+        if held.fails(now):
+            seconds = held.loaded_after(now, live.slots[effect.slot], self.device.around.limits)
+            self._later(seconds, partial(self._probe, effect))
+            return True
+        return False
+
+    def _answer_held(self) -> None:
+        """Answer the probes of processes that turned bad, when each would have been asked next."""
+        now = self.device.around.kernel.now
+        for held in self._held:
+            if held.process.turned_at:
+                self._later(held.next_after(now), partial(self._probe, held.effect))
+        self._held = tuple(held for held in self._held if not held.process.turned_at)
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self.device.around.kernel.after(seconds, partial(self._if_alive, call))
@@ -396,6 +427,8 @@ class Resident:
 
     def look_again(self) -> None:
         """Take note that something happened to a process."""
+        if self._held:
+            self._answer_held()
         self._turns.look_again()
         if not self.busy:
             self.alarm()
