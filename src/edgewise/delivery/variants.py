@@ -1,12 +1,12 @@
 """Which form of an artifact version goes to a device: first what the device can run, then what is preferred, by what was measured."""
 
-from functools import lru_cache
 from typing import Final
 
 from edgewise.delivery.facts import VariantFacts
 from edgewise.resources.artifact import VariantRequirements
 from edgewise.resources.device import Capacity
 from edgewise.resources.quantity import whole
+from edgewise.resources.version import version_key
 from edgewise.resources.workload import Preference
 
 _PRECISION_ORDER: Final = {"fp32": 0, "bf16": 1, "fp16": 2, "mixed": 3, "": 4, "int8": 5, "int4": 6}
@@ -62,18 +62,6 @@ def unmet_requirement(requirements: VariantRequirements, capacity: Capacity) -> 
     if capacity.memory < memory:
         return f"memory must be at least {amount(memory)}, is {amount(capacity.memory)}"
     return None
-
-
-@lru_cache(maxsize=4096)
-def version_key(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version, to compare with: `1.20.1+cpu` is (1, 20, 1)."""
-    numbers: list[int] = []
-    for part in version.replace("-", ".").replace("+", ".").split("."):
-        digits = part[: len(part) - len(part.lstrip("0123456789"))]
-        if not digits:
-            break
-        numbers.append(int(digits[:9]))
-    return tuple(numbers)
 
 
 def amount(count: int) -> str:

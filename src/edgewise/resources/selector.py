@@ -1,21 +1,27 @@
 """Selectors: Kubernetes' node-affinity operators over labels and typed capacity."""
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
 from edgewise.resources.quantity import milli
+from edgewise.resources.version import version_key
+
+RUNTIME: Final = "runtime."
+"""What the keys of runtimes begin with. Their values are versions."""
 
 _WANTED: Final[dict[str, str]] = {"Exists": "be set", "DoesNotExist": "not be set"}
 """What the operators without values ask for, in words."""
+
+T = TypeVar("T", int, tuple[int, ...])
 
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt", "Ge", "Le"]
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
     """One condition. `key` is a label, or a typed capacity: `capacity.cpu`, `capacity.memory`, `capacity.disk`, `capacity.architecture`,
-    `runtime.NAME`. `Gt, Lt, Ge, Le` compare quantities and take one value."""
+    `runtime.NAME`. `Gt, Lt, Ge, Le` take one value and compare quantities; runtimes are compared by version (`1.10` is later than `1.9`)."""
 
     key: str
     operator: Operator
@@ -62,10 +68,23 @@ def _holds(requirement: Requirement, value: str | None) -> bool:
 
 def _compares(requirement: Requirement, value: str) -> bool:
     try:
-        left, right = milli(value), milli(requirement.values[0])
+        wanted = requirement.values[0]
+        if requirement.key.startswith(RUNTIME):
+            return _ordered(requirement.operator, _version(value), _version(wanted))
+        return _ordered(requirement.operator, milli(value), milli(wanted))
     except (ValueError, IndexError):
         return False
-    match requirement.operator:
+
+
+def _version(text: str) -> tuple[int, ...]:
+    key = version_key(text)
+    if not key:
+        raise ValueError(text)
+    return key
+
+
+def _ordered(operator: Operator, left: T, right: T) -> bool:
+    match operator:
         case "Gt":
             return left > right
         case "Lt":

@@ -20,8 +20,9 @@ from edgewise.resources.instance import Instance
 from edgewise.resources.kinds import BY_TYPE, Resource
 from edgewise.resources.quantity import milli, seconds
 from edgewise.resources.rollout import Rollout
-from edgewise.resources.selector import Requirement, Selector
+from edgewise.resources.selector import RUNTIME, Requirement, Selector
 from edgewise.resources.site import Site
+from edgewise.resources.version import version_key
 from edgewise.resources.workload import AnalysisMetric, Canary, Strategy, Workload, WorkloadRevision, WorkloadSpec
 
 __all__ = ["LIMITS", "ValidationLimits", "file_path_problem", "label_problem", "manifest_problems", "parameter_problem", "problems"]
@@ -185,6 +186,9 @@ def _requirement(path: str, requirement: Requirement) -> Iterator[Problem]:
         yield Problem(path=f"{path}.values", message=f"{operator} takes no values", hint="remove this line")
     elif operator in _COMPARISONS and len(values) != 1:
         yield Problem(path=f"{path}.values", message=f"{operator} takes exactly one value")
+    elif operator in _COMPARISONS and requirement.key.startswith(RUNTIME):
+        if not version_key(values[0]):
+            yield Problem(path=f"{path}.values[0]", message=f"{values[0]!r} is not a version such as 1.20 or 8.6.2")
     elif operator in _COMPARISONS and not _quantity(values[0]):
         yield Problem(path=f"{path}.values[0]", message=f"{values[0]!r} is not a quantity such as 512Mi or 500m")
 

@@ -12,14 +12,14 @@ import msgspec
 from edgewise.delivery.facts import Attributes, DeviceFacts
 from edgewise.resources.device import Capacity
 from edgewise.resources.quantity import milli
-from edgewise.resources.selector import Requirement, Selector, matches
+from edgewise.resources.selector import RUNTIME, Requirement, Selector, matches
+from edgewise.resources.version import version_key
 from edgewise.resources.workload import Workload
 from edgewise.twin.expected import workload_key
 from edgewise.twin.fleet import DeviceClass, TwinDevice, TwinFleet
 
 __all__ = ["facts_of", "suited"]
 
-_RUNTIME: Final = "runtime."
 _ABSENT: Final = frozenset({"NotIn", "DoesNotExist"})
 _GIVEN: Final = "yes"
 _FLEXIBLE: Final = ("site", "class", "device")
@@ -114,12 +114,12 @@ def _equipped(fleet: TwinFleet, workloads: Sequence[Workload], said: list[str]) 
     for workload in workloads:
         by_key: dict[str, list[Requirement]] = {}
         for requirement in _requirements(workload.spec.placement.selector):
-            if requirement.key.startswith(_RUNTIME) and requirement.operator not in _ABSENT:
+            if requirement.key.startswith(RUNTIME) and requirement.operator not in _ABSENT:
                 by_key.setdefault(requirement.key, []).append(requirement)
         for key, requirements in by_key.items():
-            name, met = key.removeprefix(_RUNTIME), Selector(match_expressions=tuple(requirements))
+            name, met = key.removeprefix(RUNTIME), Selector(match_expressions=tuple(requirements))
             present = [sort.capacity.runtimes[name] for sort in fleet.classes if name in sort.capacity.runtimes]
-            value = _value(requirements)
+            value = _version(requirements)
             if value is not None and not any(matches(met, {key: version}) for version in present):
                 runtimes[name] = value
         peripherals.update(dict.fromkeys(item.name for item in workload.spec.peripherals if item.name not in there))
@@ -202,7 +202,7 @@ def _labels(selector: Selector) -> dict[str, str]:
     """Return labels that meet what `selector` asks of labels, as far as that is possible."""
     by_key: dict[str, list[Requirement]] = {}
     for requirement in _requirements(selector):
-        if requirement.key not in _FLEXIBLE and not requirement.key.startswith(("capacity.", _RUNTIME)):
+        if requirement.key not in _FLEXIBLE and not requirement.key.startswith(("capacity.", RUNTIME)):
             by_key.setdefault(requirement.key, []).append(requirement)
     labels: dict[str, str] = {}
     for key, requirements in by_key.items():
@@ -225,6 +225,19 @@ def _value(requirements: Sequence[Requirement]) -> str | None:
     tried.extend(_text(number) for bound in numbers for number in (bound + 1000, bound // 2, bound + 1, max(bound - 1, 0)))
     if numbers:
         tried.append(_text((min(numbers) + max(numbers)) // 2))
+    return _first(requirements, tried)
+
+
+def _version(requirements: Sequence[Requirement]) -> str | None:
+    """Return a version that meets all `requirements` (of one runtime), or None when none was found."""
+    tried = [value for requirement in requirements for value in requirement.values]
+    for key in [version_key(value) for value in tried]:
+        above, below = (*key[:-1], key[-1] + 1) if key else (), (*key[:-1], key[-1] - 1) if key and key[-1] else ()
+        tried.extend(".".join(map(str, numbers)) for numbers in (above, (*key, 1), below) if numbers)
+    return _first(requirements, tried)
+
+
+def _first(requirements: Sequence[Requirement], tried: Iterable[str]) -> str | None:
     selector = Selector(match_expressions=tuple(requirements))
     key = requirements[0].key
     return next((value for value in (*tried, _GIVEN, f"{_GIVEN}-2") if matches(selector, {key: value})), None)

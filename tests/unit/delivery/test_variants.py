@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewise.delivery.facts import VariantFacts
-from edgewise.delivery.variants import amount, meets, ranked, unmet_requirement, version_key
+from edgewise.delivery.variants import amount, meets, ranked, unmet_requirement
 from edgewise.resources.artifact import Profile, VariantRequirements
 from edgewise.resources.device import Accelerator, Capacity
+from edgewise.resources.version import version_key
 
 
 def facts(name, precision="", p95=None, quality=None, size=100, p50=None):
@@ -99,6 +100,11 @@ def test_requirements(requirements, reason):
 )
 def test_versions_by_number(older, newer):
     assert version_key(older) < version_key(newer)
+
+
+def test_zeros_at_the_end_of_a_version_change_nothing():
+    assert version_key("1.20.0") == version_key("1.20") == (1, 20)
+    assert version_key("0.0") == (0,)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from edgewise.resources.selector import Requirement, Selector, matches, unmet
 
-LABELS = {"camera": "front", "site": "lab", "capacity.memory": "512Mi", "capacity.cpu": "2", "runtime.python": "3.11"}
+LABELS = {
+    "camera": "front",
+    "site": "lab",
+    "capacity.memory": "512Mi",
+    "capacity.cpu": "2",
+    "runtime.python": "3.11",
+    "runtime.tensorrt": "8.6.2",
+    "runtime.odd": "new",
+}
 
 
 @pytest.mark.parametrize(
@@ -33,6 +41,17 @@ LABELS = {"camera": "front", "site": "lab", "capacity.memory": "512Mi", "capacit
         ("absent", "Gt", ("1",), False),
         ("camera", "Gt", ("1",), False),
         ("capacity.cpu", "Gt", (), False),
+        ("runtime.python", "Ge", ("3.9",), True),
+        ("runtime.python", "Lt", ("3.9",), False),
+        ("runtime.python", "Le", ("3.11.0",), True),
+        ("runtime.python", "Gt", ("3.11.0",), False),
+        ("runtime.tensorrt", "Ge", ("8.6",), True),
+        ("runtime.tensorrt", "Gt", ("8.6.2",), False),
+        ("runtime.tensorrt", "Lt", ("8.10",), True),
+        ("runtime.tensorrt", "Le", ("8",), False),
+        ("runtime.tensorrt", "Ge", ("any",), False),
+        ("runtime.odd", "Lt", ("9",), False),
+        ("runtime.absent", "Lt", ("9",), False),
     ],
 )
 def test_every_operator(key, operator, values, expected):

@@ -108,12 +108,19 @@ def test_each_rule(resource, problem):
         ({"key": "a", "operator": "Gt"}, "values: Gt takes exactly one value"),
         ({"key": "a", "operator": "Le", "values": ["1", "2"]}, "values: Le takes exactly one value"),
         ({"key": "a", "operator": "Lt", "values": ["many"]}, "values[0]: 'many' is not a quantity"),
+        ({"key": "runtime.a", "operator": "Lt", "values": ["many"]}, "values[0]: 'many' is not a version"),
+        ({"key": "a", "operator": "Lt", "values": ["8.6.2"]}, "values[0]: '8.6.2' is not a quantity"),
         ({"key": "", "operator": "Exists"}, "key: must not be empty"),
     ],
 )
 def test_selectors(requirement, problem):
     resource = workload(placement={"replicas": 1, "selector": {"matchExpressions": [requirement]}})
     assert said(resource)[0].startswith(f"spec.placement.selector.matchExpressions[0].{problem}")
+
+
+def test_a_runtime_is_selected_by_its_version():
+    selected = {"matchExpressions": [{"key": "runtime.tensorrt", "operator": "Ge", "values": ["8.6.2"]}]}
+    assert said(workload(placement={"replicas": 1, "selector": selected})) == []
 
 
 def test_limits_hold_at_one_under_and_one_over():

@@ -172,6 +172,8 @@ def test_two_workloads_of_one_artifact_share_its_versions():
         "matchLabels: {device: press-7}",
         "matchExpressions: [{key: site, operator: In, values: [berlin, paris]}]",
         "matchExpressions: [{key: runtime.tensorrt, operator: Ge, values: ['8']}]",
+        "matchExpressions: [{key: runtime.tensorrt, operator: Gt, values: ['8.6.2']}, {key: runtime.tensorrt, operator: Lt, values: ['8.10']}]",
+        "matchExpressions: [{key: runtime.tensorrt, operator: Lt, values: ['8.0.0']}]",
         "matchExpressions: [{key: runtime.cuda, operator: Exists}]",
         "matchExpressions: [{key: capacity.memory, operator: Ge, values: [4Gi]}]",
         "matchLabels: {capacity.architecture: x86_64}",

@@ -7,11 +7,11 @@ import msgspec
 
 from edgewise.control.api.errors import not_found
 from edgewise.controllers.view import FleetView
-from edgewise.delivery.variants import version_key
 from edgewise.resources.artifact import Artifact
 from edgewise.resources.config import Secret, SecretSpec
 from edgewise.resources.kinds import BY_NAME, Resource
 from edgewise.resources.site import Site
+from edgewise.resources.version import version_key
 from edgewise.store.codec import decode
 from edgewise.store.contract import Document, Key, Store
 
