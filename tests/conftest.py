@@ -31,6 +31,15 @@ def pytest_make_collect_report(collector):
     return _strict(report)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Tell what tests measured that only fails far beyond what is usual (`user_properties` by the name of `twin`)."""
+    reports = [each for outcome in ("passed", "failed") for each in terminalreporter.stats.get(outcome, ())]
+    lines = [line for report in reports if report.when == "call" for name, line in report.user_properties if name == "twin"]
+    if lines:
+        terminalreporter.section("the twin and the real fleet")
+        terminalreporter.write_line("\n".join(lines))
+
+
 def _strict(report):
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get(REQUIRE_ALL) == "1":
         report.outcome = "failed"

@@ -12,11 +12,11 @@ from system_fleet import Fleet  # found by the line above
 
 @pytest.fixture(scope="module")
 def fleets(tmp_path_factory, port_blocks):
-    """Make fleets that end with the module: `fleets(limits)`."""
+    """Make fleets that end with the module: `fleets(limits, gateway_host)`."""
     made = []
 
-    def make(limits=None):
-        fleet = Fleet(tmp_path_factory.mktemp("fleet"), port_blocks, limits)
+    def make(limits=None, **options):
+        fleet = Fleet(tmp_path_factory.mktemp("fleet"), port_blocks, limits, **options)
         made.append(fleet)
         return fleet.up()
 

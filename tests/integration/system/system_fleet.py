@@ -276,8 +276,9 @@ class Device:
 class Fleet:
     """One control plane, its devices and its operator."""
 
-    def __init__(self, folder, port_blocks, limits=None):
+    def __init__(self, folder, port_blocks, limits=None, gateway_host="127.0.0.1"):
         self.folder = folder
+        self.gateway_host = gateway_host
         self.port_blocks = port_blocks
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("EDGEWISE_", "PYTHON"))}
         self.environment |= {"EDGEWISE_CONFIG": str(folder / "contexts.json"), "NO_COLOR": "1", "HOME": str(folder)}
@@ -304,7 +305,7 @@ class Fleet:
     def start_control(self):
         environment = {**self.environment, "PYTHONPATH": str(self.hooks.folder)}
         words = ["--data", str(self.folder / "control"), "--api-port", str(self.api_port)]
-        words += ["--gateway-host", "127.0.0.1", "--gateway-port", str(self.gateway_port)]
+        words += ["--gateway-host", self.gateway_host, "--gateway-port", str(self.gateway_port)]
         with (self.folder / "control.log").open("ab") as log:
             self.control = subprocess.Popen(
                 [EDGEWISE, "up", *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -330,10 +331,10 @@ class Fleet:
         self.ask(self.client.version())
         return True
 
-    def device(self, name, labels=None, limits=None, via=0, start=True, **options):
+    def device(self, name, labels=None, limits=None, via=0, start=True, site="lab", **options):
         """Join a device and start it. It reaches the control plane through the port `via`, if there is one."""
         device = self.devices[name] = Device(self, name, limits)
-        token = self.ask(self.client.create_join_token("lab"))
+        token = self.ask(self.client.create_join_token(site))
         options = {"telemetry_seconds": 0.5, **options}
         join(read_join_token(token), str(device.data), device=name, labels=labels or {}, **options)
         if via:
