@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean lock
+.PHONY: help demo test lint bench soak clean lock
 .DELETE_ON_ERROR:
 
 help: ## say what there is
@@ -33,6 +33,9 @@ lint: $(VENV)/.ready ## style, types, layering, the documentation that is made f
 
 bench: $(VENV)/.ready ## measure everything against its baseline (ARGS="--json bench.json")
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/.ready ## hunt for bugs with fresh seeds of the digital twin until Ctrl-C (ARGS=power-cuts: cut the power everywhere)
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

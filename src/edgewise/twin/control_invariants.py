@@ -123,16 +123,19 @@ def _devices(world: "World", agent: str) -> set[str]:
 
 
 class AcknowledgedKept(Observer):
-    """acknowledged-kept. A backup knows nothing of what was acknowledged after it: then counting begins anew."""
+    """acknowledged-kept. A backup knows nothing of what was acknowledged after it: then counting begins anew. A numbering that nobody heard
+    of yet may have come with the last write of a control plane that died of it."""
 
     def __init__(self) -> None:
         self._marks: dict[str, tuple[str, dict[str, int]]] = {}
+        self._earlier: dict[str, set[str]] = {}
         self._known = True
 
     def reported(self, world: "World", agent: str, report: Report, decision: ReportDecision) -> None:
         """See `Observer`."""
         incarnation, marks = self._marks.get(agent, ("", {}))
         if incarnation != report.incarnation:
+            self._earlier.setdefault(agent, set()).add(incarnation)
             marks = {}
         fresh = sum(
             isinstance(item, EventReport)
@@ -152,12 +155,15 @@ class AcknowledgedKept(Observer):
         """See `Observer`."""
         if what == "restored":
             self._known = False
+            self._earlier.clear()
         if what != "started":
             return
         kept = {agent: (marks.incarnation, dict(marks.numbers)) for agent, marks in world.control.view.marks.items()}
         if self._known:
             for agent, (incarnation, numbers) in self._marks.items():
                 there = kept.get(agent, ("", {}))
+                if there[0] not in (incarnation, "", *self._earlier.get(agent, ())):
+                    continue
                 lost = [lane for lane, number in numbers.items() if there[0] != incarnation or there[1].get(lane, 0) < number]
                 lost = [lane for lane in lost if numbers[lane]]
                 if lost:
