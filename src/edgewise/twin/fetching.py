@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _NOT_FOUND: Final = 404
 _RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
+_BEGIN_SECONDS: Final = 0.4
+"""How long the process that fetches takes to start, with Python and all that it verifies signatures with; measured."""
 _RESUMES_MAX: Final = 6
 _PATIENCE_SECONDS_MAX: Final = 30.0
 _PAUSE_FIRST_SECONDS: Final = 0.5
@@ -94,7 +96,8 @@ class Fetching:
         """Start."""
         if not self._modelled:
             self._tell("Download")
-        self._step(None)
+        device = self._resident.device
+        device.around.kernel.after(_BEGIN_SECONDS / device.power.speed, partial(self._once_more, partial(self._step, None)))
 
     def stop(self) -> None:
         """Break off without a word: the agent is dead."""
