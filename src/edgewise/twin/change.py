@@ -388,14 +388,21 @@ def behaving(scenario: Scenario, fleet: TwinFleet, workloads: Sequence[Workload]
         failing = any(one.analysis == "fails" and speaks_of(one, workload_key(workload)) for one in scenario.behaviours)
         if failing and not workload.spec.strategy.analysis:
             said.append(f"{workload_key(workload)} has no analysis: nobody would notice that its new version is worse")
-    present = {device.device_class for device in fleet.devices}
-    powered = any(sort.energy.battery_watt_hours for sort in fleet.classes if sort.name in present)
-    if any(rule.fault == "battery" for rule in scenario.faults) and not powered:
-        said.append("no device of the fleet has a battery: the scenario's nights change nothing")
+    if any(rule.fault == "battery" for rule in scenario.faults):
+        said.append(_batteries(fleet))
     usual = tuple(behaviour_of(workload) for workload in workloads)
     spelled = resolved(scenario, workloads, usual)
     own = spelled.behaviours[: len(spelled.behaviours) - len(usual)]
     return msgspec.structs.replace(spelled, behaviours=(*own, *_past(fleet, changed, said), *usual))
+
+
+def _batteries(fleet: TwinFleet) -> str:
+    """Say on how many devices a dark sky tells."""
+    powered = {sort.name for sort in fleet.classes if sort.energy.battery_watt_hours > 0}
+    count = sum(1 for device in fleet.devices if device.device_class in powered)
+    if not count:
+        return "no device of the fleet has a battery: the scenario's nights change nothing"
+    return f"{count} of the {len(fleet.devices)} devices run{'s' * (count == 1)} on a battery: only there does the scenario's night tell"
 
 
 def _past(fleet: TwinFleet, changed: Sequence[Workload], said: list[str]) -> Iterable[Behaviour]:

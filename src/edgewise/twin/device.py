@@ -355,7 +355,7 @@ class SimDevice:
         self._watch_power()
 
     def heat(self, celsius: float | None) -> None:
-        """Set the temperature; None: cool."""
+        """Make it hotter than usual by so many degrees; None: as usual."""
         self.power.heat(celsius)
 
     def disturb(self, instance: str, how: Literal["crash", "hang", "leak"]) -> None:

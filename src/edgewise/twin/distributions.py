@@ -22,6 +22,7 @@ __all__ = [
     "WorkloadOutcome",
     "began_at",
     "change_seconds",
+    "devices_failed",
     "distributions",
     "nearest_rank",
     "rollouts_of",
@@ -72,7 +73,8 @@ class WorkloadOutcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
 
 class Distributions(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """All figures over `runs` runs. `change_seconds`: from the change to the end of its last rollout, None when nothing was rolled
-    out. `settled_seconds`: from the change until the fleet had come to rest. `site_bytes`: over each site's link, both ways."""
+    out. `settled_seconds`: from the change until the fleet had come to rest. `site_bytes`: over each site's link, both ways.
+    `devices_offline`: the most that the control plane did not hear of at one time."""
 
     runs: int
     change_seconds: Spread | None
@@ -84,6 +86,7 @@ class Distributions(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     workloads: tuple[WorkloadOutcome, ...]
     device_hours: float
     exchanges: int
+    devices_offline: Spread | None = None
 
 
 def nearest_rank(ordered: Sequence[float | None], percent: int) -> float | None:
@@ -122,6 +125,11 @@ def change_seconds(result: RunResult) -> float | None:
     return max(known) - began_at(result) if known and len(known) == len(ends) else None
 
 
+def devices_failed(result: RunResult) -> int:
+    """Return on how many devices a version failed; a rollout names the first few only, and counts them all."""
+    return max(len(result.devices_failed), *(rollout.failed for rollout in rollouts_of(result).values()), 0)
+
+
 def distributions(results: Sequence[RunResult]) -> Distributions:
     """Return what `results`, of which there is at least one, have in common."""
     sites = sorted({site for result in results for site in result.site_bytes})
@@ -135,13 +143,14 @@ def distributions(results: Sequence[RunResult]) -> Distributions:
         runs=len(results),
         change_seconds=over(change_seconds) if versions else None,
         settled_seconds=over(lambda result: None if result.settled_at is None else result.settled_at - began_at(result)),
-        devices_failed=over(lambda result: len(result.devices_failed)),
+        devices_failed=over(devices_failed),
         energy_watt_hours=over(lambda result: result.energy_watt_hours),
         site_bytes={site: over(lambda result, site=site: result.site_bytes.get(site, 0)) for site in sites},  # type: ignore[misc]  # a default
         rollouts=tuple(_rollout(workload, version, results) for workload, version in versions),
         workloads=tuple(_workload(name, results) for name in workloads),
         device_hours=sum(result.device_hours for result in results),
         exchanges=sum(result.exchanges for result in results),
+        devices_offline=over(lambda result: max((counts.offline for counts in result.counts), default=0)),
     )
 
 
@@ -214,7 +223,10 @@ def _rollout_words(workload: str, version: str, results: Sequence[RunResult]) ->
         said.append(f"{_runs(len(open_), len(results))} the rollout of {what} had not ended: {causes}")
     if missed:
         most = max(rollout.unreached for rollout in missed)
-        said.append(f"{_runs(len(missed), len(results))} devices were out of reach of the rollout of {what}, at most {most} in one run")
+        said.append(
+            f"{_runs(len(missed), len(results))} the rollout of {what} ended without devices out of reach, at most {most} (they follow once"
+            " back)"
+        )
     return said
 
 
@@ -224,17 +236,19 @@ def _restless(results: Sequence[RunResult]) -> list[str]:
 
 
 def _failures(results: Sequence[RunResult]) -> list[str]:
-    failed = [result for result in results if result.devices_failed]
+    failed = [result for result in results if devices_failed(result)]
     if not failed:
         return []
     times = Counter(device for result in failed for device in result.devices_failed)
     often = sorted(times.items(), key=lambda item: (-item[1], item[0]))[:_DEVICES_MAX]
+    reasons = [reason for result in failed for rollout in rollouts_of(result).values() for _, reason in sorted(rollout.failures.items())]
+    why = f" ({_causes(reasons)})" if reasons else ""
+    most = max(devices_failed(result) for result in failed)
     if len(results) == 1:
-        rest = ", …" if len(times) > _DEVICES_MAX else ""
-        return [f"in the run {len(times)} device{'s' * (len(times) != 1)} failed: {', '.join(device for device, _ in often)}{rest}"]
+        rest = ", …" if most > len(often) else ""
+        return [f"in the run {most} device{'s' * (most != 1)} failed: {', '.join(device for device, _ in often)}{rest}{why}"]
     named = ", ".join(f"{device} in {count}" for device, count in often)
-    most = max(len(result.devices_failed) for result in failed)
-    return [f"{_runs(len(failed), len(results))} devices failed, at most {most} in one run; most often {named}"]
+    return [f"{_runs(len(failed), len(results))} devices failed, at most {most} in one run; most often {named}{why}"]
 
 
 def _runs(count: int, total: int) -> str:

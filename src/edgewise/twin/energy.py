@@ -12,6 +12,8 @@ _DAY: Final = 86_400.0
 _LOOK_SECONDS: Final = 900.0
 _COMES_BACK_SHARE: Final = 0.05
 _SLOWEST: Final = 0.25
+_USUAL_CELSIUS: Final = 60.0
+"""How warm a device is that works on a usual day: heat comes on top."""
 _DEGREES_TO_SLOWEST: Final = 30.0
 
 
@@ -28,7 +30,7 @@ class Power:
         self._used = 0.0
         self._stored = sort.energy.battery_watt_hours
         self._dark = False
-        self._celsius = 0.0
+        self._celsius = _USUAL_CELSIUS
 
     @property
     def has_battery(self) -> bool:
@@ -67,8 +69,8 @@ class Power:
             self._stored = share * self._class.energy.battery_watt_hours
 
     def heat(self, celsius: float | None) -> None:
-        """Set the temperature; None: cool."""
-        self._celsius = celsius or 0.0
+        """Make it hotter than usual by so many degrees; None: as usual."""
+        self._celsius = _USUAL_CELSIUS + (celsius or 0.0)
 
     def enough(self) -> bool:
         """Whether the device can run: the battery has not run out, or holds enough again to begin."""

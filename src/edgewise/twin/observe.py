@@ -264,6 +264,10 @@ class Observations:
                 self.moment("rollback", subject, status.message)
             elif status.state is not RolloutState.PROGRESSING or known.state is RolloutState.PAUSED:
                 self.moment("rollout", subject, status.state.value if not status.message else f"{status.state.value}: {status.message}")
+        for device, reason in sorted(status.failures.items()):
+            if self.began_at is not None and device not in self.failed:
+                self.failed[device] = None
+                self.moment("failure", device, f"{workload}: {reason}")
         known.row, known.state, known.wave = row, status.state, status.wave
 
     # ---- samples ----
@@ -311,6 +315,7 @@ class Observations:
             failed=members.failed,
             unreached=members.unreached,
             message=status.message,
+            failures={name: status.failures[name] for name in sorted(status.failures)},
         )
 
     def workloads(self) -> tuple[WorkloadResult, ...]:

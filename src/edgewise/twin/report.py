@@ -12,7 +12,16 @@ import msgspec
 
 from edgewise.resources.artifact import Artifact
 from edgewise.resources.workload import Workload
-from edgewise.twin.distributions import Distributions, Spread, change_seconds, distributions, rollouts_of, spread, words
+from edgewise.twin.distributions import (
+    Distributions,
+    Spread,
+    change_seconds,
+    devices_failed,
+    distributions,
+    rollouts_of,
+    spread,
+    words,
+)
 from edgewise.twin.expected import workload_key
 from edgewise.twin.fleet import TwinFleet
 from edgewise.twin.plan import Plan
@@ -197,7 +206,7 @@ def _summary(result: RunResult) -> RunSummary:
         trace_hash=result.trace_hash,
         change_seconds=change_seconds(result),
         settled_at=result.settled_at,
-        devices_failed=len(result.devices_failed),
+        devices_failed=devices_failed(result),
         rollouts={f"{workload} {version}": rollout.state for (workload, version), rollout in sorted(rollouts_of(result).items())},
         faults=result.faults,
         events=result.events,
@@ -228,7 +237,7 @@ def _figures(results: Sequence[RunResult]) -> list[_Figure]:
         _Figure("change takes", "seconds", "where the end is the same", change_seconds),
         _Figure("rolled back", "share", "never", _went_back),
         _Figure("devices touched", "devices", "never", lambda result: sum(rollout.touched for rollout in rollouts_of(result).values())),
-        _Figure("devices that fail", "devices", "always", lambda result: len(result.devices_failed)),
+        _Figure("devices that fail", "devices", "always", devices_failed),
         *(_Figure(f"unavailable: {name}", "minutes", "always", _unavailable(name)) for name in names),
         *(_Figure(f"longest on one device: {name}", "minutes", "always", _longest(name)) for name in names),
         _Figure("over all links", "bytes", "always", lambda result: sum(result.site_bytes.values())),

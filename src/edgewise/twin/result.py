@@ -37,7 +37,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class RolloutResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How a rollout went. Times in simulated seconds; `ended_at` None: it had not ended when the run did. `state` is a `RolloutState`.
-    `rollback_at`: when it began to roll back."""
+    `rollback_at`: when it began to roll back. `failures`: the first few devices that failed, with the reason."""
 
     name: str
     workload: str
@@ -51,6 +51,7 @@ class RolloutResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     failed: int = 0
     unreached: int = 0
     message: str = ""
+    failures: dict[str, str] = {}
 
 
 class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

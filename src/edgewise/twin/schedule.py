@@ -118,7 +118,7 @@ def _moments(rule: FaultRule, index: int, fleet: TwinFleet, kernel: Kernel, end:
     """Yield when a rule's faults come, and whom each hits."""
     start = seconds(rule.at)
     until = min(end, seconds(rule.until) if rule.until is not None else end)
-    units = [] if rule.fault in ANONYMOUS else _units(rule.select, fleet)
+    units = [] if rule.fault in ANONYMOUS else _units(rule, fleet)
     if rule.fault not in ANONYMOUS and not units:
         return
     share = rule.select.share
@@ -153,9 +153,13 @@ def _gap(stream: Stream, mean: float) -> float:
     return -mean * math.log(1.0 - stream.unit())
 
 
-def _units(select: Select, fleet: TwinFleet) -> list[_Unit]:
-    devices = selected(select, fleet)
-    if not select.whole_sites:
+def _units(rule: FaultRule, fleet: TwinFleet) -> list[_Unit]:
+    devices = selected(rule.select, fleet)
+    if rule.fault == "battery":
+        # Nothing else notices: a share is one of those that have a battery.
+        powered = {sort.name for sort in fleet.classes if sort.energy.battery_watt_hours > 0}
+        devices = tuple(device for device in devices if device.device_class in powered)
+    if not rule.select.whole_sites:
         return [(device.name, (device.name,)) for device in devices]
     sites: dict[str, list[str]] = {}
     for device in devices:

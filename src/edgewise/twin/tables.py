@@ -129,6 +129,8 @@ def _figures(figures: Distributions) -> "Table":
         row("the change takes", figures.change_seconds, units.duration)
     row("the fleet is at rest after", figures.settled_seconds, units.duration)
     row("devices that fail", figures.devices_failed, units.amount)
+    if figures.devices_offline is not None:
+        row("devices offline, most at one time", figures.devices_offline, units.amount)
     for outcome in figures.workloads:
         row(f"{outcome.workload}: unavailable, all devices", outcome.unavailable_minutes, units.minutes)
         row("   share of the time it was wanted", outcome.unavailable_share, units.share)

@@ -38,13 +38,17 @@ def bytes_(count: float) -> str:
 
 
 def minutes(count: float) -> str:
-    """Return minutes, with a tenth below a hundred."""
-    return f"{count:,.0f} min" if count >= 99.95 or count == 0 else f"{count:.1f} min" if count >= 0.05 else "< 0.1 min"
+    """Return minutes, with a tenth below a hundred; less than a minute in seconds."""
+    if 0 < count * 60 < 59.5:
+        return duration(max(count * 60, 0.1))
+    return f"{count:,.0f} min" if count >= 99.95 or count == 0 else f"{count:.1f} min"
 
 
 def energy(watt_hours: float) -> str:
-    """Return watt-hours or kilowatt-hours."""
-    return f"{watt_hours / 1000:,.1f} kWh" if watt_hours >= 1000 else f"{watt_hours:.1f} Wh"
+    """Return watt-hours or kilowatt-hours; below one with a second digit, so that little is told from nothing."""
+    if watt_hours >= 1000:
+        return f"{watt_hours / 1000:,.1f} kWh"
+    return f"{watt_hours:.1f} Wh" if watt_hours >= 1 or watt_hours == 0 else f"{watt_hours:.2f} Wh" if watt_hours >= 0.005 else "< 0.01 Wh"
 
 
 def share(part: float) -> str:

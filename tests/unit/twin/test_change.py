@@ -1,5 +1,6 @@
 """How manifests become plans: the update that people mean, on the devices that they mean, and every assumption said."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -448,7 +449,9 @@ def test_a_bad_model_that_nobody_measures_is_said():
 
 
 def test_a_night_without_batteries_is_said():
-    assert not any("battery" in line for line in rehearsed(workload(), count=200, wanted=scenario("battery-night")).assumptions)
+    said = rehearsed(workload(), count=200, wanted=scenario("battery-night")).assumptions
+    assert any(re.match(r"\d+ of the 200 devices run on a battery: only there does the scenario's night tell", line) for line in said)
+    assert not any("battery" in line for line in rehearsed(workload(), count=200, wanted=scenario("calm")).assumptions)
     assert any(
         "no device of the fleet has a battery" in line
         for line in rehearsed(workload(), count=1, wanted=scenario("battery-night")).assumptions
@@ -541,4 +544,4 @@ def test_the_story_happens_within_any_scenario_and_beside_what_runs():
     names = [f"{one.metadata.namespace}/{one.metadata.name}" for one in plan.fleet.workloads]
     assert names == ["line-3/inspector", "story/inspector", "story/recorder"]
     assert len(plan.scenario.faults) == 4
-    assert story_plan(made_fleet(5), scenario("battery-night"), 1).plan.scenario.lasts == "8h"
+    assert story_plan(made_fleet(5), scenario("battery-night"), 1).plan.scenario.lasts == "3h"

@@ -395,6 +395,18 @@ def test_heat_and_a_slow_class_lengthen_starts():
     assert times[0] < 32 < times[1] < 62 < times[2]
 
 
+def test_a_usual_day_throttles_nothing_and_heat_comes_on_top_of_it():
+    times = []
+    for celsius in (None, 19.0, 30.0, 45.0):
+        rig = Rig(Behaviour(start_seconds=8.0), sort=DeviceClass(name="c", throttles_above_celsius=80.0))
+        rig.device.heat(celsius)
+        rig.device.power_on()
+        rig.control.want("1")
+        rig.run(200)
+        times.append(rig.seen.readiness[0][0])
+    assert times[0] == times[1] < times[2] < times[3]
+
+
 def test_behaviours_match_the_first_rule_and_shares_are_drawn_per_device():
     rig = Rig(
         Behaviour(workload="app", version="new", share=0.5, busy=0.9),

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewise.twin.distributions import Spread, began_at, change_seconds, distributions, nearest_rank, rollouts_of, spread, words
+from edgewise.twin.distributions import (
+    Spread,
+    began_at,
+    change_seconds,
+    devices_failed,
+    distributions,
+    nearest_rank,
+    rollouts_of,
+    spread,
+    words,
+)
 from edgewise.twin.rehearsal import LostRun
 from edgewise.twin.result import RolloutResult
 
@@ -128,10 +138,22 @@ def test_everything_that_goes_wrong_has_its_sentence(made_run, violation):
         "in 1 of 4 runs the invariant one-revision-whole did not hold: a defect of Edgewise",
         "1 of 5 runs gave no result (seed 9): MemoryError: ",
         "in 1 of 4 runs the rollout of default/inspector 2 had not ended: Progressing",
-        "in 1 of 4 runs devices were out of reach of the rollout of default/inspector 2, at most 4 in one run",
+        "in 1 of 4 runs the rollout of default/inspector 2 ended without devices out of reach, at most 4 (they follow once back)",
         "in 1 of 4 runs the fleet had not come to rest when the run ended",
         "in 2 of 4 runs devices failed, at most 2 in one run; most often device-3 in 2, device-1 in 1",
     )
+
+
+def test_the_reasons_of_failed_devices_are_told_and_all_that_failed_counted(made_run):
+    run = made_run(3, failed=("device-1", "device-3"))
+    rollout = msgspec.structs.replace(run.rollouts[0], failed=12, failures={"device-1": "not healthy within 10m", "device-3": "Crashed"})
+    run = msgspec.structs.replace(run, rollouts=(rollout,))
+    assert words([run]) == ("in the run 12 devices failed: device-1, device-3, … (Crashed; not healthy within 10m)",)
+    assert devices_failed(run) == 12
+    figures = distributions([run, made_run(4)])
+    assert (figures.devices_failed.p5, figures.devices_failed.p95) == (0, 12)
+    assert figures.devices_offline is not None
+    assert (figures.devices_offline.p5, figures.devices_offline.p95) == (20, 20)
 
 
 def test_a_single_run_is_told_without_counting(made_run):

@@ -208,6 +208,18 @@ def test_there_is_a_bound():
         draw(together, hits_max=99)
 
 
+def test_a_share_of_the_batteries_is_drawn_from_the_devices_that_have_one():
+    fleet = made_fleet(200)
+    powered = {device.name for device in fleet.devices if device.device_class == "solar-camera"}
+    (all_of_them,) = draw(FaultRule(fault="battery", amount=0.1), fleet=fleet)
+    assert set(all_of_them.devices) == powered
+    (half,) = draw(FaultRule(fault="battery", amount=0.1, select=Select(share=0.5)), fleet=fleet)
+    assert len(half.devices) == round(len(powered) / 2)
+    assert set(half.devices) < powered
+    mains = msgspec.structs.replace(fleet, devices=tuple(device for device in fleet.devices if device.name not in powered))
+    assert draw(FaultRule(fault="battery", amount=0.1), fleet=mains) == ()
+
+
 def test_a_fault_carries_its_rule():
     rule = FaultRule(fault="link", quality=LinkQuality(loss=0.3), lasts="10s")
     assert draw(rule)[0].rule == rule

@@ -87,6 +87,18 @@ def test_a_bad_version_is_rolled_back_and_its_devices_named():
     assert "rollback" in [moment.kind for moment in result.timeline]
 
 
+def test_a_device_that_cannot_take_the_version_in_time_failed_too():
+    full = FaultRule(fault="disk-full", lasts="9m", select=Select(devices=("device-02",)))
+    result = run(plan(full))
+    (rollout,) = (rollout for rollout in result.rollouts if rollout.version == "2")
+    assert rollout.state == "RolledBack"
+    assert rollout.failures.keys() == {"device-02"}
+    assert result.devices_failed == ("device-02",)
+    (failure,) = (moment for moment in result.timeline if moment.kind == "failure")
+    assert failure.subject == "device-02"
+    assert failure.message == f"shop/app: {rollout.failures['device-02']}"
+
+
 def test_devices_that_are_cut_off_while_their_polls_are_open_do_not_fail():
     acts = (Act(at=0.0, apply=version("2")), Act(at=0.0, apply=workload("2", waves=("100%",), deadline="90s")))
     result = run(plan(FaultRule(fault="partition", at="2s", lasts="4m"), acts=acts))
