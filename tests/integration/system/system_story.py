@@ -230,8 +230,10 @@ class Story:
 class RealStage:
     """Where it happens for real."""
 
-    def __init__(self, fleet):
+    def __init__(self, fleet, inside=None):
+        """`inside`: for each device, the words of a command that runs its processes somewhere."""
         self.fleet = fleet
+        self._inside = inside or {}
         self.record = Record()
         self.rehearsable = []
         """Each change of the inspector, with the fleet as it was right before."""
@@ -265,7 +267,7 @@ class RealStage:
         self.fleet.devices[device].kill()
 
     def back(self, device):
-        self.fleet.devices[device].start()
+        self.fleet.devices[device].start(self._inside.get(device, ()))
 
     def until(self, look, what):
         def broken():

@@ -4,9 +4,13 @@ The twin gets what a user's twin gets: a snapshot of the real fleet, and the sam
 workloads take to start) or stated (the link, the boot, and why the third version fails). docs/twin.md says what came of it.
 """
 
+import contextlib
+import os
+
 import msgspec
 import pytest
 from system_artifacts import bundle_release, model_release, server_release
+from system_links import Site, missing
 from system_story import Circumstances, RealStage, Story, TwinStage, there
 
 from edgewise.resources.artifact import Probe, Probes
@@ -17,6 +21,8 @@ from edgewise.twin.scenario import Behaviour
 SITES = {"a": "north", "b": "north", "c": "south"}
 START = Probes(start=Probe(http_path="/", period_seconds=0.2, failure_threshold=600))
 LOOPBACK = LinkQuality(latency_seconds=0.0001, jitter_seconds=0.0, bandwidth=10e9)
+FAR_SECONDS, FAR_LOSS = 0.08, 0.02
+FAR = LinkQuality(latency_seconds=FAR_SECONDS, jitter_seconds=0.0, bandwidth=1e9, loss=FAR_LOSS)
 SECONDS_OFF, TIMES_OFF = 5.0, 3.0
 """How far a duration may be off: so many seconds, or so many times, whichever is more. Wide, because the real processes share their machine
 with other tests and the twin's do not; how far they are off is told at the end."""
@@ -56,9 +62,9 @@ def compared(real, twin):
     return lines, wrong
 
 
-def told(fleet, link, tell):
+def told(fleet, link, tell, inside=None):
     """Tell the story twice and compare. `tell` hears of the durations."""
-    stage, story = RealStage(fleet), Story()
+    stage, story = RealStage(fleet, inside), Story()
     stage.until(lambda record: there(record, SITES), "all agents")
     before = stage.snapshot()
     try:
@@ -109,3 +115,28 @@ def test_the_twin_decides_as_the_real_fleet_does(fleets, tell):
         fleet.device(name, site=site)
     published(fleet)
     told(fleet, LOOPBACK, tell)
+
+
+if os.environ.get("EDGEWISE_NAMESPACES") == "1":
+    # Not one of the tests that everybody's change has to pass: it needs root, and a kernel with namespaces and tun or netem. `make true-twin`.
+
+    @pytest.fixture
+    def sites():
+        """Two sites in namespaces of their own, far away."""
+        if reason := missing():
+            pytest.skip(reason)
+        with contextlib.ExitStack() as stack:
+            made = {}
+            for number, name in enumerate(sorted(set(SITES.values())), 1):
+                made[name] = Site(number, FAR_SECONDS, FAR_LOSS)
+                stack.callback(made[name].close)
+            yield made
+
+    def test_the_twin_decides_as_a_fleet_far_away_does(sites, fleets, tell):
+        fleet = fleets(gateway_host=sites["north"].here)
+        inside = {name: sites[site].inside for name, site in SITES.items()}
+        for name, site in SITES.items():
+            fleet.device(name, site=site, start=False).start(inside[name])
+        published(fleet)
+        tell([f"over links with {FAR_SECONDS * 1000:g} ms each way and {FAR_LOSS:.0%} loss, made by {sites['north'].how}:"])
+        told(fleet, FAR, tell, inside)
