@@ -10,7 +10,7 @@ from edgewise.agent.gateway import BODY_HEADERS
 from edgewise.agent.jobs import Renewed, RenewJob
 from edgewise.agent.limits import LIMITS
 from edgewise.agent.place import connect, now
-from edgewise.engine.identity import Certificates, Identity, IdentityDamaged, read_identity, renew
+from edgewise.engine.identity import Certificates, Identity, IdentityDamaged, mend, read_identity, renew
 from edgewise.ports.files import Files, FilesError
 from edgewise.trust.authority import CertificateRefused, leaf_der, not_after_of, not_before_of, renew_at
 from edgewise.trust.keys import KeyRefusedError, signing_request
@@ -20,6 +20,7 @@ from edgewise.wire.enrolment import RenewAnswer, RenewRequest
 def renew_certificate(job: RenewJob, files: Files) -> Renewed:
     """Renew if it is time, or if `force`. Never raises for what the world does."""
     try:
+        mend(files)
         identity = read_identity(files)
         if identity is None:
             return Renewed(renewed=False, due_in=0.0, not_after=0.0, error="this device has not joined")

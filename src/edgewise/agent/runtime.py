@@ -32,7 +32,7 @@ from edgewise.agent.views import views
 from edgewise.agent.workers import Pool, Stepper
 from edgewise.agent.workload_api import ApiCalls, WorkloadApi
 from edgewise.engine import machine, recovery, resident, trees
-from edgewise.engine.identity import CERTIFICATE_PATH, KEY_PATH, IdentityDamaged, read_certificates, remove_identity
+from edgewise.engine.identity import CERTIFICATE_PATH, KEY_PATH, IdentityDamaged, mend, read_certificates, remove_identity
 from edgewise.engine.journal import open_journal
 from edgewise.engine.model import State
 from edgewise.engine.outbox import open_outbox
@@ -171,11 +171,15 @@ class Runtime:
         """Return how to connect. A damaged identity must not keep the device from its work: then it runs on, and trusts nobody."""
         folder = self._data.rstrip("/")
         try:
+            if mend(self._files):
+                self._log.warning("the certificate file was damaged, and is whole again from its copy")
             certificates = read_certificates(self._files)
             authority = certificates.authority if certificates is not None else ""
             context = client_context(authority, f"{folder}/{CERTIFICATE_PATH}", f"{folder}/{KEY_PATH}")
         except (IdentityDamaged, FilesError, TlsFailed) as error:
-            self._log.error("the identity cannot be used", error)
+            self._log.error(
+                "the identity cannot be used; have the device join again with a new token (`edgewise agent join --force`)", error
+            )
             context = distrusting_context()
         return Endpoint(addresses=self._config.addresses, context=context, proxy=self._config.proxy)
 

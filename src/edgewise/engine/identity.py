@@ -2,24 +2,30 @@
 
 `identity/certificate.pem` holds the agent's name, its certificate chain and the authority together, because they change together; what
 stands between the PEM blocks is passed over by TLS libraries, so that it serves as their certificate file as it is. It is written last:
-without it the device has not joined.
+without it the device has not joined. It ends with a checksum, and `certificate.copy` holds the same once more: a file that rots on the disk
+is noticed, and mended without anybody's help. Nothing mends the keys.
 """
 
+import contextlib
+import hashlib
 from typing import Final
 
 import msgspec
 
 from edgewise.engine.limits import EngineLimits
-from edgewise.ports.files import Files, Missing
+from edgewise.ports.files import Files, FilesError, Missing
 
 FOLDER: Final = "identity"
 KEY_PATH: Final = f"{FOLDER}/key.pem"
 CERTIFICATE_PATH: Final = f"{FOLDER}/certificate.pem"
+COPY_PATH: Final = f"{FOLDER}/certificate.copy"
 SEALING_KEY_PATH: Final = f"{FOLDER}/sealing.key"
 ROOT_PATH: Final = f"{FOLDER}/root.json"
 _FIRST_LINE: Final = "edgewise identity 1"
 _AGENT: Final = "agent: "
 _AUTHORITY: Final = "\nauthority:\n"
+_SUM: Final = b"\nsum: "
+_END: Final = "-----END CERTIFICATE-----"
 _BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 _SEALING_KEY_BYTES: Final = 32
 
@@ -84,30 +90,86 @@ def complete_join(files: Files, certificates: Certificates, repository_root: byt
 
 
 def renew(files: Files, certificates: Certificates) -> None:
-    """Put new certificates in place of the old ones: after a power cut it is the ones or the others, never a mixture. Raises
-    `FilesError`, `ValueError` for certificates that are none."""
+    """Put new certificates in place of the old ones: after a power cut it is the ones or the others, never a mixture. The copy comes after
+    them, and may stay behind: old certificates are good enough to get new ones. Raises `FilesError`, `ValueError` for certificates that
+    are none."""
     for text in (certificates.certificate, certificates.authority):
         if _BEGIN not in text:
             raise ValueError("not a certificate in PEM")
     if _AUTHORITY in certificates.certificate or "\n" in certificates.agent:
         raise ValueError("not a certificate in PEM")
     head = f"{_FIRST_LINE}\n{_AGENT}{certificates.agent}\n"
-    text = f"{head}{certificates.certificate.strip()}\n{_AUTHORITY}{certificates.authority.strip()}\n"
-    files.replace(CERTIFICATE_PATH, text.encode())
+    data = f"{head}{certificates.certificate.strip()}\n{_AUTHORITY}{certificates.authority.strip()}".encode()
+    data += _SUM + hashlib.sha256(data).hexdigest().encode() + b"\n"
+    files.replace(CERTIFICATE_PATH, data)
+    with contextlib.suppress(FilesError):
+        files.replace(COPY_PATH, data)
 
 
 def read_certificates(files: Files, limits: EngineLimits | None = None) -> Certificates | None:
-    """Return the certificates, or None when the device has not joined. Raises `IdentityDamaged`, `FilesError`."""
+    """Return the certificates, those of the copy if the file itself is damaged, or None when the device has not joined. Raises
+    `IdentityDamaged`, `FilesError`."""
+    most = (limits or EngineLimits()).identity_bytes_max
     try:
-        text = files.read(CERTIFICATE_PATH, (limits or EngineLimits()).identity_bytes_max).decode("ascii", "replace")
+        return _parsed(files.read(CERTIFICATE_PATH, most))
     except Missing:
         return None
+    except IdentityDamaged:
+        with contextlib.suppress(FilesError, IdentityDamaged):
+            return _parsed(files.read(COPY_PATH, most))
+        raise
+
+
+def mend(files: Files, limits: EngineLimits | None = None) -> bool:
+    """Put the copy in place of a damaged certificate file, and make the copy anew where it is not the same as a whole one. Returns whether
+    the certificates were damaged and are whole now. Raises `IdentityDamaged` when both are damaged, `FilesError`."""
+    most = (limits or EngineLimits()).identity_bytes_max
+    try:
+        data = files.read(CERTIFICATE_PATH, most)
+    except Missing:
+        return False
+    try:
+        _parsed(data)
+    except IdentityDamaged:
+        try:
+            copy = files.read(COPY_PATH, most)
+            _parsed(copy)
+        except (Missing, IdentityDamaged):
+            copy = b""
+        if not copy:
+            raise
+        files.replace(CERTIFICATE_PATH, copy)
+        return True
+    with contextlib.suppress(FilesError):
+        if _SUM in data and not _holds(files, data, most):
+            files.replace(COPY_PATH, data)
+    return False
+
+
+def _holds(files: Files, data: bytes, most: int) -> bool:
+    try:
+        return files.read(COPY_PATH, most) == data
+    except Missing:
+        return False
+
+
+def _parsed(data: bytes) -> Certificates:
+    whole, found_sum, digest = data.rpartition(_SUM)
+    if not found_sum:
+        whole = data  # of before the checksum
+    elif digest.strip() != hashlib.sha256(whole).hexdigest().encode():
+        raise IdentityDamaged(f"{CERTIFICATE_PATH} is damaged")
+    text = whole.decode("ascii", "replace")
     first, _, rest = text.partition("\n")
     name, _, rest = rest.partition("\n")
     certificate, found, authority = rest.partition(_AUTHORITY)
-    if first != _FIRST_LINE or not name.startswith(_AGENT) or not found or _BEGIN not in certificate or _BEGIN not in authority:
+    if first != _FIRST_LINE or not name.startswith(_AGENT) or not found or _BEGIN not in certificate or not _is_pem(authority):
         raise IdentityDamaged(f"{CERTIFICATE_PATH} is damaged")
     return Certificates(agent=name.removeprefix(_AGENT), certificate=certificate.strip() + "\n", authority=authority.strip() + "\n")
+
+
+def _is_pem(text: str) -> bool:
+    return _BEGIN in text and text.rstrip().endswith(_END)
 
 
 def read_identity(files: Files, limits: EngineLimits | None = None) -> Identity | None:

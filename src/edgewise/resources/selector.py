@@ -21,7 +21,7 @@ Operator = Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt", "Ge", "L
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
     """One condition. `key` is a label, or a typed capacity: `capacity.cpu`, `capacity.memory`, `capacity.disk`, `capacity.architecture`,
-    `runtime.NAME`. `Gt, Lt, Ge, Le` take one value and compare quantities; runtimes are compared by version (`1.10` is later than `1.9`)."""
+    `runtime.NAME`. `Gt, Lt, Ge, Le` take one value and compare quantities, or versions of runtimes (`1.10` is later than `1.9`)."""
 
     key: str
     operator: Operator

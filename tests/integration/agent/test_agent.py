@@ -233,6 +233,19 @@ def test_a_damaged_identity_does_not_keep_the_workloads_from_running(fleet, devi
     wait_for(lambda: any(any("main.py" in part for part in argv) and device.data.encode() in environ(pid) for pid, argv in processes()))
 
 
+def test_a_certificate_file_that_rotted_is_mended_and_the_device_talks_again(fleet, device, wait_for):
+    device.start()
+    wait_for(lambda: any(each.target == "/v1/report" for each in fleet.gateway.requests))
+    device.kill()
+    path = Path(f"{device.data}/identity/certificate.pem")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"A", b"B", 1))
+    fleet.gateway.requests.clear()
+    device.start()
+    wait_for(lambda: any(each.target == "/v1/report" for each in fleet.gateway.requests))
+    assert path.read_bytes() == whole
+
+
 def test_a_device_that_has_not_joined_says_so(tmp_path):
     (tmp_path / "empty").mkdir()
     ended = subprocess.run(

@@ -386,10 +386,55 @@ def test_a_damaged_identity_is_said_to_be_without_its_content(path: str) -> None
     identity.write_keys(disk, KEYS)
     identity.complete_join(disk, certificates(1), b"r")
     disk.replace(path, b"secret garbage")
+    if path == identity.CERTIFICATE_PATH:
+        disk.replace(identity.COPY_PATH, b"secret garbage")
+        with pytest.raises(identity.IdentityDamaged):
+            identity.mend(disk)
     with pytest.raises(identity.IdentityDamaged) as caught:
         identity.read_identity(disk)
     assert "garbage" not in str(caught.value)
     assert "abc" not in repr(KEYS)
+
+
+def test_a_certificate_file_that_rots_is_noticed_wherever_it_does_and_mended_from_its_copy() -> None:
+    disk = RecordingDisk()
+    assert not identity.mend(disk)
+    identity.write_keys(disk, KEYS)
+    identity.complete_join(disk, certificates(1), b"r")
+    assert not identity.mend(disk)
+    whole = disk.read(identity.CERTIFICATE_PATH, 9999)
+    rotten = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in range(len(whole) - 1)]
+    rotten += [whole[:at] for at in range(len(whole) - 1)]
+    for path, other in ((identity.CERTIFICATE_PATH, identity.COPY_PATH), (identity.COPY_PATH, identity.CERTIFICATE_PATH)):
+        for data in rotten:
+            disk.replace(path, data)
+            assert identity.read_certificates(disk) == certificates(1), data
+            identity.mend(disk)
+            assert identity._parsed(disk.read(path, 9999)) == certificates(1), data
+            disk.replace(path, whole)
+        assert disk.read(other, 9999) == whole
+
+
+def test_a_certificate_file_of_before_the_checksum_is_read_and_a_copy_that_cannot_be_written_costs_nothing() -> None:
+    disk = RecordingDisk()
+    identity.write_keys(disk, KEYS)
+    identity.complete_join(disk, certificates(1), b"r")
+    disk.remove(identity.COPY_PATH)
+    disk.replace(identity.CERTIFICATE_PATH, disk.read(identity.CERTIFICATE_PATH, 9999).rpartition(b"\nsum: ")[0] + b"\n")
+    assert identity.read_certificates(disk) == certificates(1)
+    assert not identity.mend(disk)
+    identity.renew(disk, certificates(2))
+    kept = []
+    for at in (1, 2):
+        other = disk.copy()
+        other.fail_at, other.fail_with = other.operations + at, Damaged
+        with contextlib.suppress(Damaged):
+            identity.renew(other, certificates(3))
+        other.fail_at = None
+        kept.append(identity.read_certificates(other))
+        assert not identity.mend(other)
+        assert other.read(identity.COPY_PATH, 9999) == other.read(identity.CERTIFICATE_PATH, 9999)
+    assert kept == [certificates(2), certificates(3)]
 
 
 def test_missing_parts_of_an_identity() -> None:
