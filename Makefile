@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak clean lock
+.PHONY: help demo test lint bench soak true-twin clean lock
 .DELETE_ON_ERROR:
 
 help: ## say what there is
@@ -24,6 +24,9 @@ demo: $(VENV)/.ready ## set up, then show the whole loop with real processes (AR
 
 test: $(VENV)/.ready ## set up, then run the tests (ARGS passes options to pytest)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+true-twin: $(VENV)/.ready ## one story for real and in the twin: here, and as root over slow links between network namespaces
+	@EDGEWISE_NAMESPACES=1 $(BIN)/python -m pytest tests/integration/system/test_twin_is_true.py $(ARGS)
 
 lint: $(VENV)/.ready ## style, types, layering, the documentation that is made from the code
 	@$(BIN)/ruff format --check .

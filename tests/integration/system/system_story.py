@@ -33,6 +33,7 @@ from edgewise.twin.world import World
 LOST_AFTER = "6s"
 """How long the recorder's users bear a silent device. Offline is a device that is silent for so long: the usual 20 s are too long here."""
 _ENDED = {RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED}
+_LAST_WORDS_SECONDS = 0.5
 _RESTING = {UpdateState.IDLE, UpdateState.FAILED}
 
 
@@ -60,6 +61,8 @@ class Record:
         """When each wave began, by rollout and number, as the rollout's own document says."""
         self.brought = defaultdict(set)
         """Which devices a wave of a rollout brought which revision to."""
+        self.marks = {}
+        """When the story did something, by what it did: `kill`, `back`."""
         self.starts = defaultdict(list)
         """How long starts took, by workload, as the devices say."""
 
@@ -131,7 +134,7 @@ class Record:
         return dict(sorted(found.items()))
 
     def durations(self):
-        """Return how long each rollout and each of its waves took, in seconds, by the control plane's clock."""
+        """Return how long each rollout and each of its waves took, by the control plane's clock, and the parts of the outage; seconds."""
         found = {}
         for name, one in sorted(self.rollouts.items()):
             status = one.status
@@ -140,7 +143,20 @@ class Record:
             if len(began) > 1:
                 for number, (start, end) in enumerate(zip(began, [*began[1:], status.finished_at], strict=True), 1):
                     found[f"{name}, wave {number}"] = end - start
-        return found
+        return {**found, **self._outage()}
+
+    def _outage(self):
+        victim = Story.victim
+        changes = [(at, words) for at, (words,) in self.lines[f"device {victim}"] if at >= self.marks["kill"]]
+        (offline, _), (online, _) = changes
+        moved = max(
+            lines[0][0] for subject, lines in self.lines.items() if subject.startswith(f"instance {Story.recorder}.") and "keeps" in subject
+        )
+        return {
+            f"{victim} dead until it is Offline": offline - self.marks["kill"],
+            f"{victim} Offline until its copy is kept elsewhere": moved - offline,
+            f"{victim} started until it is Online": online - self.marks["back"],
+        }
 
 
 # ---- what the story waits for ----
@@ -215,7 +231,8 @@ class Story:
 
     def _back(self, record):
         copies = [each for each in record.instances.values() if each.spec.workload == self.recorder]
-        return len(copies) == 2 and rests(record, self.inspector) and rests(record, self.recorder)
+        anew = [each.status.started_at > record.marks["back"] for each in record.instances.values() if each.spec.device == self.victim]
+        return len(copies) == 2 and all(anew) and rests(record, self.inspector) and rests(record, self.recorder)
 
     def _settled(self, stage, version):
         def look(record):
@@ -262,11 +279,13 @@ class RealStage:
 
     def kill(self, device):
         """Kill all its processes: held first, so that none of them sees and tells another's end."""
+        self.record.marks["kill"] = time.time()
         for pid in self.fleet.devices[device].tree():
             os.kill(pid, signal.SIGSTOP)
         self.fleet.devices[device].kill()
 
     def back(self, device):
+        self.record.marks["back"] = time.time()
         self.fleet.devices[device].start(self._inside.get(device, ()))
 
     def until(self, look, what):
@@ -284,8 +303,11 @@ class RealStage:
             each.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 each.result(PATIENCE)
-        rows = [each for each in self.fleet.events() if each.number > self._first_event]
-        self.record.events(rows)
+        rows, before = self.fleet.events(), None
+        while rows != before:  # until the last words are there
+            time.sleep(_LAST_WORDS_SECONDS)
+            rows, before = self.fleet.events(), rows
+        self.record.events([each for each in rows if each.number > self._first_event])
         return self.record
 
 
@@ -345,9 +367,11 @@ class TwinStage:
 
     def kill(self, device):
         """Kill all its processes: the kernel that is left closes their connections."""
+        self.record.marks["kill"] = self.world.kernel.wall
         self.world.devices[device].power_off("all")
 
     def back(self, device):
+        self.record.marks["back"] = self.world.kernel.wall
         self.world.devices[device].power_on()
 
     def until(self, look, what):
@@ -358,6 +382,7 @@ class TwinStage:
 
     def close(self):
         """End the record: with the event log."""
+        self.world.advance(10.0)
         self.record.events([each for each in self._events() if each.number > self._first_event])
         self.world.finish()
         self.world.close()

@@ -23,9 +23,10 @@ START = Probes(start=Probe(http_path="/", period_seconds=0.2, failure_threshold=
 LOOPBACK = LinkQuality(latency_seconds=0.0001, jitter_seconds=0.0, bandwidth=10e9)
 FAR_SECONDS, FAR_LOSS = 0.08, 0.02
 FAR = LinkQuality(latency_seconds=FAR_SECONDS, jitter_seconds=0.0, bandwidth=1e9, loss=FAR_LOSS)
-SECONDS_OFF, TIMES_OFF = 5.0, 3.0
+SECONDS_OFF, TIMES_OFF = 8.0, 3.0
 """How far a duration may be off: so many seconds, or so many times, whichever is more. Wide, because the real processes share their machine
-with other tests and the twin's do not; how far they are off is told at the end."""
+with other tests and the twin's do not: here a failure means that one of both waits for something that the other does not know. How far
+they are off is told at the end."""
 
 
 def published(fleet):
