@@ -7,7 +7,7 @@ is noticed, and mended without anybody's help. Nothing mends the keys.
 """
 
 import contextlib
-import hashlib
+import zlib
 from typing import Final
 
 import msgspec
@@ -100,7 +100,7 @@ def renew(files: Files, certificates: Certificates) -> None:
         raise ValueError("not a certificate in PEM")
     head = f"{_FIRST_LINE}\n{_AGENT}{certificates.agent}\n"
     data = f"{head}{certificates.certificate.strip()}\n{_AUTHORITY}{certificates.authority.strip()}".encode()
-    data += _SUM + hashlib.sha256(data).hexdigest().encode() + b"\n"
+    data += _SUM + _checksum(data) + b"\n"
     files.replace(CERTIFICATE_PATH, data)
     with contextlib.suppress(FilesError):
         files.replace(COPY_PATH, data)
@@ -157,7 +157,7 @@ def _parsed(data: bytes) -> Certificates:
     whole, found_sum, digest = data.rpartition(_SUM)
     if not found_sum:
         whole = data  # of before the checksum
-    elif digest.strip() != hashlib.sha256(whole).hexdigest().encode():
+    elif digest.strip() != _checksum(whole):
         raise IdentityDamaged(f"{CERTIFICATE_PATH} is damaged")
     text = whole.decode("ascii", "replace")
     first, _, rest = text.partition("\n")
@@ -166,6 +166,10 @@ def _parsed(data: bytes) -> Certificates:
     if first != _FIRST_LINE or not name.startswith(_AGENT) or not found or _BEGIN not in certificate or not _is_pem(authority):
         raise IdentityDamaged(f"{CERTIFICATE_PATH} is damaged")
     return Certificates(agent=name.removeprefix(_AGENT), certificate=certificate.strip() + "\n", authority=authority.strip() + "\n")
+
+
+def _checksum(data: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(data)
 
 
 def _is_pem(text: str) -> bool:
