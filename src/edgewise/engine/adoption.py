@@ -42,4 +42,6 @@ def _instance(want: InstanceDesired, before: InstanceDesired | None, live: Live 
         if revision in (held | {live.update.revision}) and (kept is None or revision not in kept.refused):
             refusal = Refusal(reason=TAKEN_BACK, message="the rollout took this revision back")
             step.record(Refused(instance=want.name, uid=want.uid, revision=revision, refusal=refusal))
+            if kept is not None and kept.previous is not None and kept.previous.revision == revision:
+                step.leave_behind()
             step.tell("Warning", "Refused", f"revision {revision} is refused here: {refusal.message}", want.name)

@@ -5,6 +5,7 @@ from edgewise.engine.model import Live, SlotView, Step, replace, with_slot
 from edgewise.engine.protocol import Activate, Failed, Finished, Launch, Probed, Result, Slot, Start, Started, Stop, Stopped
 from edgewise.engine.records import Broke, Refusal, Release
 from edgewise.engine.tables import SlotEvent, SlotPhase, next_phase
+from edgewise.resources.states import UpdateState
 
 RUNS = (SlotPhase.PROBING, SlotPhase.UP)
 
@@ -152,6 +153,9 @@ def _stop_done(live: Live, name: Slot, result: Result, step: Step) -> Live:
         return with_slot(live, name, replace(slot, due=step.now.monotonic + step.limits.stop_retry_seconds))
     if not slot.restart:
         next_phase(slot.phase, SlotEvent.STOPPED)
+        kept = step.kept(live)
+        if live.update.state is UpdateState.IDLE and slot.release not in (None, kept.committed, kept.previous, kept.candidate):
+            step.leave_behind()  # what an update leaves is seen to at its end
         return with_slot(live, name, SlotView())
     slot = replace(_move(slot, SlotEvent.STOPPED_TO_RESTART, step), restart=False, launch_id="")
     return with_slot(live, name, _failed(slot, slot.trouble, step, hindered=False, fatal=slot.fatal))

@@ -185,6 +185,11 @@ class Step:
         self.durable = fold(self.durable, record)
         self._desired = None
 
+    def leave_behind(self) -> None:
+        """Note that there may be trees now that nobody needs."""
+        if self.remove_due is None:
+            self.remove_due = self.now.monotonic
+
     def tell(self, kind: str, reason: str, message: str, about: str = "") -> None:
         """Tell a person; a `kind` other than `Normal` is a warning."""
         self.events.append(

@@ -250,6 +250,7 @@ def _rollback(live: Live, want: InstanceDesired | None, step: Step) -> Live:
     broken = name is not None and live.slots[name].phase is SlotPhase.BROKEN
     if converge.settled(live, goal) or broken:
         if not update.refused:
+            step.leave_behind()
             return _afresh(live, UpdateEvent.RETURNED, Update())
         where = f"back on revision {goal.revision}" if goal else "nothing is left to run"
         step.tell("Warning", "RolledBack", f"revision {update.revision} was taken back ({update.message}); {where}", live.name)
@@ -266,6 +267,7 @@ def _failed(live: Live, want: InstanceDesired | None, step: Step) -> Live:
         told = live.reported is not None and live.reported.update is UpdateState.FAILED
         return _afresh(live, UpdateEvent.SETTLED, Update()) if told else live
     if want is None or want.revision != update.revision or not wants(live, want, step):
+        step.leave_behind()
         return _afresh(live, UpdateEvent.WITHDRAWN, Update())
     if step.now.monotonic >= update.retry_at and not step.blocked:
         again = Update(revision=update.revision, attempt=update.attempt + 1, reason=update.reason, message=update.message, tree=update.tree)
