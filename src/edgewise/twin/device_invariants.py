@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgewise.engine.install import tree_of
 from edgewise.engine.model import SlotView, State
-from edgewise.engine.protocol import ContactChanged, Desired, Observed, Stop, Tick
+from edgewise.engine.protocol import ContactChanged, Desired, Observed, Start, Stop, Tick
 from edgewise.engine.tables import SlotPhase
 from edgewise.ports.files import FilesError
 from edgewise.resources.artifact import Variant
@@ -88,7 +88,8 @@ class OneAtATime(Observer):
 
 
 class RefusedStaysAway(Observer):
-    """refused-stays-away. What a device refused is forgotten with its hardware, with the instance, and when a person clears it."""
+    """refused-stays-away. What a device refused is forgotten with its hardware, with the instance, and when a person clears it. Judged when
+    a start is decided: one that is under way may come after the refusal."""
 
     def __init__(self) -> None:
         self._refused: dict[tuple[str, int, str, str], dict[str, int]] = {}
@@ -105,11 +106,13 @@ class RefusedStaysAway(Observer):
         if state is not None:
             self._refused.setdefault(_place(device, state, instance), {})[revision] = _cleared(state)
 
-    def started(self, world: "World", device: "SimDevice", instance: str, revision: str) -> None:
+    def stepped(self, world: "World", device: "SimDevice", step: EngineStep) -> None:
         """See `Observer`."""
-        state = device.state
-        if state is None or device.name in self._rotten:
-            return
+        for effect in step.effects:
+            if isinstance(effect, Start) and device.name not in self._rotten:
+                self._look(world, device, step.after, effect.instance, effect.launch.revision)
+
+    def _look(self, world: "World", device: "SimDevice", state: State, instance: str, revision: str) -> None:
         since = self._refused.get(_place(device, state, instance), {}).get(revision)
         kept = state.durable.instances.get(instance)
         runs_it = kept is not None and kept.committed is not None and kept.committed.revision == revision
