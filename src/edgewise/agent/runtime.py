@@ -111,7 +111,7 @@ class Runtime:
         self._api.start()
         self._adopted(self._loop.state)
         running = self._slots.observe()
-        self._loop.post(Observed(slots=running, installed=trees.installed_trees(self._files), boot_id=self._boot_id))
+        self._loop.post(Observed(slots=running, installed=trees.whole_trees(self._files), boot_id=self._boot_id))
         self._engine.start()
         self._links.start()
         self._open_secrets()

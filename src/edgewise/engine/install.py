@@ -1,6 +1,6 @@
 """Putting a verified variant's files onto the disk: staged, checked, synced, and only then renamed into place.
 
-A folder below `trees/` is whole, always: it gets its name after every byte of it is on the disk, and loses it before the first one goes.
+A folder below `trees/` is whole: it gets its name after every byte of it is on the disk, and loses it before the first one goes.
 Downloads are resumed from `staging/` by hashing again what is there. One pass over the data, bounded memory.
 """
 
@@ -14,10 +14,9 @@ import msgspec
 
 from edgewise.engine.limits import EngineLimits
 from edgewise.engine.protocol import Failed
-from edgewise.engine.trees import MANIFESTS, STAGING, TREES, installed_trees, remove
+from edgewise.engine.trees import MANIFESTS, STAGING, TREES, held, installed_trees, is_whole, remove, set_aside
 from edgewise.ports.files import Appender, Files, FilesError, Full, Missing
 from edgewise.resources.artifact import Command, File, Probes, Variant
-from edgewise.resources.decoding import UNREADABLE
 from edgewise.resources.meta import Digest
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
 
 _TREE_CHARS: Final = 32
 _NAME_BYTES_MAX: Final = 255
-_MANIFEST_BYTES_MAX: Final = 16_000_000
 _CANONICAL: Final = msgspec.msgpack.Encoder(order="deterministic")
 
 Source = Callable[[Digest, int], Iterator[bytes]]
@@ -140,7 +138,8 @@ def stage(
     wanted = plan(variant, limits)
     if wanted.tree != tree:
         raise InstallInvalid("WrongTree", f"the variant's tree is {wanted.tree}, not {tree}")
-    if tree in installed_trees(files):
+    there = tree in installed_trees(files)
+    if there and is_whole(files, tree):
         files.sync_folder(TREES)  # a former try may have failed just when its name was to come to the disk
         if progress is not None:
             progress(wanted.size, wanted.size)
@@ -158,6 +157,8 @@ def stage(
     files.make_folder(TREES)
     files.make_folder(MANIFESTS)
     files.replace(f"{MANIFESTS}/{tree}", _CANONICAL.encode(wanted.files))
+    if there:  # what rotted has its name until what is whole takes its place
+        set_aside(files, tree)
     files.rename(folder, f"{TREES}/{tree}")
 
 
@@ -197,14 +198,10 @@ def _sizes(files: Files, folder: str) -> dict[str, int]:
 
 
 def _local_files(files: Files) -> dict[Digest, str]:
-    """Return where the installed trees hold which contents."""
+    """Return where the installed trees hold which contents, in whole ones rather than in others."""
     found: dict[Digest, str] = {}
-    for tree in installed_trees(files):
-        try:
-            held = msgspec.msgpack.decode(files.read(f"{MANIFESTS}/{tree}", _MANIFEST_BYTES_MAX), type=tuple[File, ...])
-        except (FilesError, *UNREADABLE):
-            continue
-        found.update({file.digest: f"{TREES}/{tree}/{file.path}" for file in held})
+    for tree in sorted(installed_trees(files), key=lambda tree: is_whole(files, tree)):
+        found.update({file.digest: f"{TREES}/{tree}/{file.path}" for file in held(files, tree)})
     return found
 
 

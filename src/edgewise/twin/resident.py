@@ -40,8 +40,8 @@ from edgewise.engine.protocol import (
 from edgewise.engine.records import Committed, Record
 from edgewise.engine.records import Refused as RefusedRecord
 from edgewise.engine.tables import SlotPhase
-from edgewise.engine.trees import installed_trees
 from edgewise.engine.trees import remove as remove_trees
+from edgewise.engine.trees import whole_trees
 from edgewise.engine.turns import TICK_SECONDS_MIN, Turns
 from edgewise.ports.files import FilesError
 from edgewise.twin.calls import Calls
@@ -120,7 +120,7 @@ class Resident:
         """Look at what runs, say what the device has, and begin to talk."""
         device = self.device
         running = device.supervisor.observe()
-        self.give(Observed(slots=running, installed=installed_trees(device.disk), boot_id=device.boot_id))
+        self.give(Observed(slots=running, installed=whole_trees(device.disk), boot_id=device.boot_id))
         for launch_id in resident.exits_found(running):
             device.supervisor.acknowledge(launch_id)
         self._tell_inventory(self.state)

@@ -44,7 +44,7 @@ def agent(done, monkeypatch):
     one._poke, one._ending = threading.Event(), True
     one._adopted = lambda _state: None
     one._open_secrets = lambda: None
-    monkeypatch.setattr(runtime.trees, "installed_trees", lambda _files: ())
+    monkeypatch.setattr(runtime.trees, "whole_trees", lambda _files: ())
     monkeypatch.setattr(runtime.resident, "compacted", lambda *_: None)
     monkeypatch.setattr(runtime, "gc", Recorder([]))
     return one

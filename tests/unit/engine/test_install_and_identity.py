@@ -18,10 +18,10 @@ from edgewise.engine.install import (
     tree_of,
 )
 from edgewise.engine.limits import EngineLimits
-from edgewise.engine.trees import installed_trees, remove
+from edgewise.engine.trees import installed_trees, remove, whole_trees
 from edgewise.ports.files import Damaged, Full, PathRefused
 from edgewise.resources.artifact import Command, File, Variant
-from edgewise.twin.disk import Crash, RecordingDisk
+from edgewise.twin.disk import Crash, PowerCut, RecordingDisk
 
 CONTENTS = {"bin/run": b"#!/bin/sh\n" * 30, "data/model": b"m" * 1000, "empty": b""}
 
@@ -91,6 +91,48 @@ def test_what_is_installed_is_not_fetched_again() -> None:
     again, blobs = install(disk)
     assert again == tree
     assert blobs.asked == []
+
+
+@pytest.mark.parametrize("path", ["bin/run", "data/model"])
+@pytest.mark.parametrize("left", [None, 0, 299, 1001])
+def test_a_tree_that_misses_a_part_is_not_whole_and_is_installed_again(path: str, left: int | None) -> None:
+    disk = RecordingDisk()
+    tree, _ = install(disk)
+    install(disk, {**CONTENTS, "new": b"n"})
+    assert len(whole_trees(disk)) == 2
+    if left is None:
+        disk.remove(f"trees/{tree}/{path}")
+    else:
+        disk.replace(f"trees/{tree}/{path}", (CONTENTS[path] * 9)[:left])
+    assert tree not in whole_trees(disk)
+    assert len(whole_trees(disk)) == 1
+    assert len(installed_trees(disk)) == 2
+    before = disk.operations
+    other = disk.copy()
+    _, blobs = install(other)
+    assert blobs.asked == [], "the other tree has all of it"
+    for cut in range(before + 1, other.operations + 1):
+        after = disk.copy()
+        after.cut_after = cut
+        with contextlib.suppress(PowerCut):
+            install(after)
+        after = after.crash(Crash.DROPPED)
+        install(after)
+        assert len(whole_trees(after)) == 2
+        for name, data in CONTENTS.items():
+            assert after.read(f"trees/{tree}/{name}", 10_000) == data
+        remove(after, installed_trees(after))
+        assert disk.list("staging") == ()
+
+
+def test_what_says_nothing_of_a_tree_does_not_condemn_it() -> None:
+    disk = RecordingDisk()
+    tree, _ = install(disk)
+    disk.replace(f"trees/{tree}/more", b"somebody else's")
+    assert whole_trees(disk) == (tree,)
+    disk.remove(f"manifests/{tree}")
+    disk.replace(f"trees/{tree}/data/model", b"")
+    assert whole_trees(disk) == (tree,)
 
 
 def test_the_name_of_a_tree_is_its_content() -> None:
