@@ -23,7 +23,7 @@ class NetworkLimits(msgspec.Struct, frozen=True, kw_only=True):
     `read_seconds` (for a poll, in addition to its wait). A silent connection is noticed by the control plane after
     `silence_control_seconds`, by the device after `silence_device_seconds`; an answer is sent again for `resend_seconds`. A lost message
     is sent again after `retransmit_seconds`, then twice that, and so on; after `losses_max` in a row the connection breaks. A download
-    breaks with the probability `loss` per `fragile_bytes`."""
+    breaks with the probability `loss` per `fragile_bytes`. A handshake (TCP, then TLS 1.3) crosses the link `handshake_crossings` times."""
 
     idle_seconds: float = 30.0
     connect_seconds: float = 15.0
@@ -45,6 +45,7 @@ class NetworkLimits(msgspec.Struct, frozen=True, kw_only=True):
     packet_head_bytes: int = 52
     handshake_up_bytes: int = 2_400
     handshake_down_bytes: int = 3_600
+    handshake_crossings: float = 4.0
 
 
 LIMITS: Final = NetworkLimits()
@@ -103,7 +104,7 @@ class Connection:
         link, kernel, limits = self._link, self._link.network.kernel, self._link.network.limits
         size = limits.request_head_bytes + len(self.request.body)
         size += (1 + size // limits.packet_bytes) * limits.packet_head_bytes
-        cold = link.warm < kernel.now
+        cold = self.request.fresh or link.warm < kernel.now
         site = link.site
         if cold:
             size += limits.handshake_up_bytes
@@ -119,7 +120,7 @@ class Connection:
             return
         seconds, broken = link.delay(size, up=True)
         if cold:
-            seconds += 2.0 * link.quality.latency_seconds
+            seconds += limits.handshake_crossings * link.quality.latency_seconds
         kernel.after(seconds, self._lost if broken else self._arrive)
 
     def _arrive(self) -> None:

@@ -73,6 +73,7 @@ class Fetching:
         "_ended",
         "_exchange",
         "_failures",
+        "_fresh",
         "_resident",
         "_resolved",
         "_steps",
@@ -84,6 +85,7 @@ class Fetching:
         self._effect = effect
         self._backoff = Backoff(resident.device.chance, _PAUSE_FIRST_SECONDS, _PAUSE_SECONDS_MAX)
         self._failures = 0
+        self._fresh = True
         self._ended = False
         self._exchange: Exchange | None = None
         self._resolved: Resolved | None = None
@@ -216,7 +218,9 @@ class Fetching:
             key=resident.device.key,
             path=path,
             offset=offset,
+            fresh=self._fresh,
         )
+        self._fresh = False
         self._exchange = resident.device.link.send(request, partial(self._answered, done))
 
     def _answered(self, done: Callable[[Outcome], None], outcome: Outcome) -> None:

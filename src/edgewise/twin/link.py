@@ -14,7 +14,8 @@ Purpose = Literal["report", "desired", "join", "renew", "repository", "blob"]
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One exchange that a device begins. `body` is what the wire carries (MessagePack). `agent` names the identity that it shows,
     `key` its key, which a replaced device has not. `path` is what `GET` asks for: a position and wait, a
-    repository file, a digest. `offset`: where a blob's rest begins."""
+    repository file, a digest. `offset`: where a blob's rest begins. `fresh`: over a connection of its
+    own, which has to be opened."""
 
     purpose: Purpose
     agent: str
@@ -25,6 +26,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     wait: float = 0.0
     offset: int = 0
     session: str = ""
+    fresh: bool = False
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
