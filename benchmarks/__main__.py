@@ -25,6 +25,10 @@ MODULES = (
     "gateway_desired",
     "gateway_reconnect",
     "control_memory",
+    "twin_exchanges",
+    "twin_rehearsal",
+    "twin_hours",
+    "twin_fleet",
 )
 
 
