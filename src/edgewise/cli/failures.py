@@ -1,5 +1,6 @@
 """Telling errors: what was wrong, where, and what to do next, on standard error."""
 
+import errno
 import os
 import sys
 import traceback
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 PIPE_CLOSED: Final = 141
 """What a shell reports for a program that wrote into a closed pipe (128 + SIGPIPE)."""
 
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 _HINTS: Final = {
     "Unreachable": "is the control plane running there? edgewise context show says which one is asked",
@@ -57,6 +60,10 @@ def tell(error: Exception) -> int:
 
     if isinstance(error, Error):
         _write(*explained(error))
+        return 1
+    if isinstance(error, OSError) and error.errno in _FULL and not error.filename:
+        # Everything that is written to a file of its own names it: this was standard output.
+        _write(f"the output cannot be written: {error.strerror}", "", "make room there, or write it elsewhere")
         return 1
     if os.environ.get("EDGEWISE_DEBUG"):
         traceback.print_exception(error)

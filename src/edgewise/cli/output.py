@@ -48,6 +48,11 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def columns() -> int:
+    """Return how wide the terminal is; written elsewhere, lines may be as long as they like."""
+    return shutil.get_terminal_size((100, 24)).columns if is_terminal() else sys.maxsize
+
+
 def in_colour() -> bool:
     """Whether to print in colour: on a terminal, unless `NO_COLOR` says otherwise."""
     return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

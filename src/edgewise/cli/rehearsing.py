@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgewise.resources.config import Config
     from edgewise.resources.kinds import Resource
     from edgewise.resources.workload import Workload
+    from edgewise.twin.change import Rehearsed
     from edgewise.twin.fleet import TwinFleet
     from edgewise.twin.plan import Plan
     from edgewise.twin.rehearsal import Rehearsal
@@ -53,7 +54,7 @@ def rehearse_first(resources: "Sequence[Resource]", wish: Wish, *, namespace: st
 
     wanted = scenario(wish.scenario)
     if wish.picture:
-        picture.paths_for(Path(wish.picture))
+        picture.check_place(Path(wish.picture))
         picture.check()
     live = run(_live(resources, namespace, context))
     first = change_plan(live.fleet, live.change, wanted, wish.seed, Profile(disk="plain", install="modelled", invariants="cheap"))
@@ -63,7 +64,12 @@ def rehearse_first(resources: "Sequence[Resource]", wish: Wish, *, namespace: st
         return msgspec.structs.replace(first.plan, seed=seed)
 
     subject = about(
-        first.plan, change_words(first.plan), sources=wish.files, fleet=f"as it runs at {live.address}", assumptions=first.assumptions
+        first.plan,
+        change_words(first.plan),
+        sources=wish.files,
+        fleet=f"as it runs at {live.address}",
+        assumptions=first.assumptions,
+        misfits=first.misfits,
     )
     what = f"{wish.runs} run{'s' * (wish.runs != 1)} of {subject.change}"
     made = rehearsed(plan_of, seeds, processes=usable_processors(), what=what)
@@ -71,7 +77,7 @@ def rehearse_first(resources: "Sequence[Resource]", wish: Wish, *, namespace: st
         output.note("nothing was applied")
         raise KeyboardInterrupt
     verdict = judge(made, live.after(), first=live.new())
-    _tell(verdict, first.assumptions)
+    _tell(verdict, first)
     drawn = _drawn(made, report_of(made, subject), wish, refused=not verdict.allowed)
     if not verdict.allowed:
         raise _refusal(verdict, wish, live.namespace, drawn)
@@ -140,12 +146,12 @@ async def _config(client: "Client", config: "Config") -> "Config | None":
     return Config(metadata=Metadata(name=meta.name, namespace=meta.namespace), spec=there.spec)
 
 
-def _tell(verdict: "Verdict", assumptions: Iterable[str]) -> None:
-    for line in assumptions:
+def _tell(verdict: "Verdict", first: "Rehearsed") -> None:
+    for line in first.assumptions:
         output.note(f"assumed: {line}")
     for line in verdict.predictions:
         output.note(f"predicted: {line}")
-    for line in verdict.warnings:
+    for line in (*first.misfits, *verdict.warnings):
         output.note(f"warning: {line}")
 
 

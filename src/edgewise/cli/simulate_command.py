@@ -1,6 +1,7 @@
 """`simulate`: rehearses a change on a twin of a fleet, or hunts for defects of Edgewise."""
 
 import shlex
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -174,7 +175,13 @@ def _print_scenarios(form: Form) -> None:
     if form == "json":
         output.out(output.as_json([{"name": one.name, "description": one.description} for one in found]))
         return
-    output.out(output.table(("NAME", "WHAT HAPPENS"), [(one.name, one.description) for one in found]))
+    widest = max(len(one.name) for one in found)
+    width = max(40, output.columns() - widest - 3)
+    rows = []
+    for one in found:
+        first, *more = textwrap.wrap(one.description, width) or [""]
+        rows += [(one.name, first), *(("", line) for line in more)]
+    output.out(output.table(("NAME", "WHAT HAPPENS"), rows))
 
 
 # ---- plans ----
@@ -210,9 +217,31 @@ class _Strategy:
             several = len(wanted.seeds) > 1
             what = "random fleets and changes" if several else "a random fleet and its changes"
             return about(plan, what, assumptions=self.first.assumptions, devices=not several)
-        fleet = "made up" if wanted.fleet.isdigit() else f"snapshot {wanted.fleet}"
+        fleet = "made up" if wanted.fleet.isdigit() else f"snapshot {wanted.fleet}{_taken(plan)}"
         change = change_words(plan) if wanted.files else "the built-in story"
-        return about(plan, change, sources=wanted.files, fleet=fleet, assumptions=self.first.assumptions)
+        return about(plan, change, sources=wanted.files, fleet=fleet, assumptions=self.first.assumptions, misfits=self.first.misfits)
+
+
+def _taken(plan: "Plan") -> str:
+    """Say when the snapshot was taken, where it says so: an old one rehearses on a fleet that is no more."""
+    from datetime import UTC, datetime
+
+    at = plan.fleet.taken_at
+    return f", taken {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC" if 0 < at < 1e11 else ""
+
+
+def _check_numbers(wanted: _Wanted, plan: "Plan") -> None:
+    """Refuse numbers of faults and acts that the run does not have: it would be another run than was meant, in silence."""
+    from edgewise.twin.schedule import schedule
+
+    for option, given, count, what in (
+        ("--only", wanted.only, len(schedule(plan.scenario, plan.fleet, plan.seed)) if wanted.only else 0, "faults"),
+        ("--acts", wanted.acts, len(plan.acts), "acts"),
+    ):
+        wrong = [number for number in given or () if not 1 <= number <= count]
+        if wrong:
+            have = f"{what} 1 to {count}" if count > 1 else f"{what} 1 only" if count else f"no {what}"
+            raise CommandError(f"{option} names {', '.join(map(str, wrong))}: the run with seed {plan.seed} has {have}")
 
 
 def _profile(wanted: _Wanted) -> "Profile":
@@ -264,12 +293,13 @@ def _simulate(
     from edgewise.twin.report import report_of
 
     if picture:
-        from edgewise.twin.picture import check, paths_for
+        from edgewise.twin.picture import check, check_place
 
         check()
-        paths_for(Path(picture))
+        check_place(Path(picture))
     devices = None if wanted.chaos else _devices(wanted.fleet, wanted.classes)
     strategies = [_Strategy(wanted, devices)]
+    _check_numbers(wanted, strategies[0].first.plan)
     if compare:
         strategies.append(_Strategy(replace(wanted, files=compare), devices))
     made: list[tuple[Rehearsal, Report]] = []
@@ -279,11 +309,12 @@ def _simulate(
         if rehearsal.interrupted:
             break
     _print(made, form)
-    if picture:
-        _draw(made, Path(picture))
     code = 0
     for strategy, (rehearsal, _) in zip(strategies, made, strict=False):
         code = max(code, _defects(strategy, rehearsal, shrink=shrink))
+    if picture:
+        # Last: a disk that is full then costs the picture, not the commands that replay what went wrong.
+        _draw(made, Path(picture))
     return INTERRUPTED if made[-1][0].interrupted else code
 
 

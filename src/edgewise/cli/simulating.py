@@ -89,7 +89,8 @@ def _say_how_fast(made: "Rehearsal", seconds: float) -> None:
 
     results = [*made.runs, *made.partial]
     if made.interrupted:
-        output.note(f"interrupted: {len(made.runs)} of {made.planned} runs were done; what follows is of those that there are")
+        of = "those" if made.runs else f"{len(made.partial)} that had begun" if made.partial else "nothing"
+        output.note(f"interrupted: {len(made.runs)} of {made.planned} runs were done; what follows is of {of}")
     exchanges = sum(result.exchanges for result in results)
     simulated = sum(result.simulated_seconds for result in results)
     speed = f", {amount(exchanges / seconds)} exchanges/s" if seconds > 0 else ""

@@ -8,9 +8,6 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from edgewise.delivery.facts import room_of, version_facts
-from edgewise.delivery.placement import Offer, judge, request_of
-from edgewise.delivery.variants import ranked
 from edgewise.resources.artifact import Artifact, ArtifactSpec, ArtifactType, ArtifactVersion
 from edgewise.resources.config import Config
 from edgewise.resources.device import Device
@@ -28,7 +25,7 @@ from edgewise.twin.generate import is_made_up
 from edgewise.twin.library import check
 from edgewise.twin.plan import Act, Plan, Profile, Subject
 from edgewise.twin.scenario import Behaviour, Scenario
-from edgewise.twin.suiting import facts_of, suited
+from edgewise.twin.suiting import batteries, misfits, suited
 from edgewise.twin.versions import MODEL_BYTES, like, made_version, parameters_for, version_before, with_parameters
 
 __all__ = ["Rehearsed", "behaving", "change_plan", "quick", "warm_up_seconds"]
@@ -44,10 +41,12 @@ _QUICK: Final = Strategy(
 
 
 class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan, and what was assumed to make it, in words for the report: each line says what a reader could take for known and is not."""
+    """A plan, and what was assumed to make it, in words for the report: each line says what a reader could take for known and is not.
+    `misfits`: workloads of the change for which the fleet has no device, or too few."""
 
     plan: Plan
     assumptions: tuple[str, ...] = ()
+    misfits: tuple[str, ...] = ()
 
 
 def change_plan(
@@ -74,7 +73,7 @@ def change_plan(
     whole_scenario = behaving(scenario, fleet, change.all_workloads(), change.changed(), change.said)
     whole_scenario = msgspec.structs.replace(whole_scenario, settle=_settle(scenario, change.changed()))
     plan = Plan(seed=seed, fleet=fleet, scenario=whole_scenario, acts=change.acts(), profile=profile, warm_up=warm_up_seconds(fleet))
-    return Rehearsed(plan=plan, assumptions=tuple(dict.fromkeys(change.said)))
+    return Rehearsed(plan=plan, assumptions=tuple(dict.fromkeys(change.said)), misfits=tuple(change.misfits))
 
 
 def quick(workload: Workload) -> Workload:
@@ -93,6 +92,7 @@ class _Change:
 
     def __init__(self, fleet: TwinFleet, resources: Sequence[Resource], namespace: str) -> None:
         self.said: list[str] = []
+        self.misfits: list[str] = []
         self._made_up = is_made_up(fleet)
         self._fleet = fleet
         self._after: dict[_Key, Workload] = {}
@@ -327,26 +327,13 @@ class _Change:
     # -- what came of it --
 
     def _say_where_it_fits(self, workload: Workload) -> None:
-        """Say when no device can run a workload, and why the first of them cannot."""
+        """Say when the fleet has too few devices for a workload."""
         space, reference = workload.metadata.namespace, workload.spec.artifact
         artifact = self._artifacts_after.get((space, reference.name)) or self._artifacts.get((space, reference.name))
         name = reference.version or (artifact.spec.aliases.get(reference.alias or "", "") if artifact is not None else "")
         version = self._versions.get((space, reference.name, name))
-        if version is None:
-            return
-        spec = workload.spec
-        facts = version_facts(version.spec.manifest, version.spec.target, version.spec.digest, version.spec.length)
-        variants = ranked(facts.variants, spec.placement.prefer)
-        request = request_of(spec.placement.selector, spec.resources, spec.peripherals, variants, connected=True)
-        classes = {sort.name: sort for sort in self._fleet.classes}
-        reason = "the fleet has no devices"
-        for device in self._fleet.devices:
-            one = facts_of(device, classes)
-            offer = judge(request, one, room_of(one.capacity, ()))
-            if isinstance(offer, Offer):
-                return
-            reason = f"{device.name}: {offer.reason}"
-        self.said.append(f"no device of the fleet can run {workload_key(workload)} ({reason})")
+        if version is not None:
+            self.misfits += misfits(self._fleet, workload, version)
 
     def all_workloads(self) -> tuple[Workload, ...]:
         """Return everything that runs once the change is applied, with its own strategy."""
@@ -389,20 +376,11 @@ def behaving(scenario: Scenario, fleet: TwinFleet, workloads: Sequence[Workload]
         if failing and not workload.spec.strategy.analysis:
             said.append(f"{workload_key(workload)} has no analysis: nobody would notice that its new version is worse")
     if any(rule.fault == "battery" for rule in scenario.faults):
-        said.append(_batteries(fleet))
+        said.append(batteries(fleet))
     usual = tuple(behaviour_of(workload) for workload in workloads)
     spelled = resolved(scenario, workloads, usual)
     own = spelled.behaviours[: len(spelled.behaviours) - len(usual)]
     return msgspec.structs.replace(spelled, behaviours=(*own, *_past(fleet, changed, said), *usual))
-
-
-def _batteries(fleet: TwinFleet) -> str:
-    """Say on how many devices a dark sky tells."""
-    powered = {sort.name for sort in fleet.classes if sort.energy.battery_watt_hours > 0}
-    count = sum(1 for device in fleet.devices if device.device_class in powered)
-    if not count:
-        return "no device of the fleet has a battery: the scenario's nights change nothing"
-    return f"{count} of the {len(fleet.devices)} devices run{'s' * (count == 1)} on a battery: only there does the scenario's night tell"
 
 
 def _past(fleet: TwinFleet, changed: Sequence[Workload], said: list[str]) -> Iterable[Behaviour]:

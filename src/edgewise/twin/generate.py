@@ -291,7 +291,8 @@ def _quantity(path: str, quantity: Quantity, least: int) -> Iterator[Problem]:
 def load_fleet(path: Path, limits: FleetLimits = LIMITS) -> TwinFleet:
     """Return the fleet in the file at `path`, as `edgewise twin snapshot -o` writes it. Raises `Invalid`, or `UnknownScenario` when the
     file cannot be read."""
-    text = read_bounded(path, limits.file_bytes_max, "the fleet")
+    text = read_bounded(path, limits.file_bytes_max, "the fleet", "a fleet is a file of edgewise twin snapshot -o, or a number of devices")
+    _check_version(text, str(path))
     try:
         fleet = msgspec.json.decode(text, type=TwinFleet)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -302,6 +303,21 @@ def load_fleet(path: Path, limits: FleetLimits = LIMITS) -> TwinFleet:
         hint = "write one with: edgewise twin snapshot -o fleet.json"
         raise Invalid((Problem(path=where.rstrip("`").removeprefix("."), message=message, hint=hint, source=str(path)),)) from None
     return _sound(fleet, str(path), limits)
+
+
+class _Stamp(msgspec.Struct, frozen=True, rename="camel"):
+    twin_fleet_version: int = 1
+
+
+def _check_version(text: bytes, source: str) -> None:
+    """Raise `Invalid` for a fleet of another version of Edgewise. What cannot be read at all is for others to tell."""
+    try:
+        version = msgspec.json.decode(text, type=_Stamp).twin_fleet_version
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return
+    if version != 1:
+        message, hint = f"is {version}, this edgewise reads 1", "take the snapshot again: edgewise twin snapshot -o fleet.json"
+        raise Invalid((Problem(path="twinFleetVersion", message=message, hint=hint, source=source),))
 
 
 def _sound(fleet: TwinFleet, source: str, limits: FleetLimits) -> TwinFleet:

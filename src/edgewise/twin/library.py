@@ -74,13 +74,14 @@ def check(wanted: Scenario, fleet: TwinFleet) -> None:
         raise Invalid(found)
 
 
-def read_bounded(path: Path, bytes_max: int, what: str) -> bytes:
+def read_bounded(path: Path, bytes_max: int, what: str, hint: str = "") -> bytes:
     """Return the bytes of a file that a person named. Raises `UnknownScenario` (as every such failure) in words for people."""
+    more = f" ({hint})" if hint else ""
     try:
         with path.open("rb") as file:
             data = file.read(bytes_max + 1)
     except OSError as error:
-        raise UnknownScenario(f"cannot read {what} {path}: {error.strerror or error}") from None
+        raise UnknownScenario(f"cannot read {what} {path}: {error.strerror or error}{more}") from None
     if len(data) > bytes_max:
         raise UnknownScenario(f"cannot read {what} {path}: larger than {bytes_max} bytes")
     return data

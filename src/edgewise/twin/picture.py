@@ -5,6 +5,7 @@ draw(results, report) -> Picture: equal bytes for equal input (with the same mat
 
 import io
 import math
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -108,6 +109,18 @@ def paths_for(path: Path) -> tuple[Path, ...]:
     if path.suffix:
         raise NoPicture(f"{path}: a picture is an .svg or a .png (both without a suffix)")
     return (path.with_suffix(".svg"), path.with_suffix(".png"))
+
+
+def check_place(path: Path) -> None:
+    """Raise `NoPicture` when the files that `path` means cannot be written: better before the runs than after them."""
+    for target in paths_for(path):
+        folder = target.parent
+        if not folder.is_dir():
+            raise NoPicture(f"{target}: there is no folder {folder}")
+        if target.is_dir():
+            raise NoPicture(f"{target}: is a folder")
+        if not os.access(target if target.exists() else folder, os.W_OK):
+            raise NoPicture(f"{target}: may not be written")
 
 
 def write(picture: Picture, path: Path) -> tuple[Path, ...]:

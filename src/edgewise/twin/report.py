@@ -55,7 +55,7 @@ _CLEAR: Final = 0.01
 
 class About(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What was rehearsed. `change` names it in a few words, `sources` are its files; `assumptions` are what the twin takes for
-    granted and a reader must know."""
+    granted and a reader must know; `misfits` what of the change finds no device."""
 
     change: str
     scenario: str
@@ -66,6 +66,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     classes: dict[str, int] = {}
     fleet: str = ""
     assumptions: tuple[str, ...] = ()
+    misfits: tuple[str, ...] = ()
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -128,7 +129,14 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def about(
-    plan: Plan, change: str, *, sources: Sequence[str] = (), fleet: str = "", assumptions: Sequence[str] = (), devices: bool = True
+    plan: Plan,
+    change: str,
+    *,
+    sources: Sequence[str] = (),
+    fleet: str = "",
+    assumptions: Sequence[str] = (),
+    misfits: Sequence[str] = (),
+    devices: bool = True,
 ) -> About:
     """Return what `plan` rehearses. Without `devices`, nothing is said of the fleet: each run has its own."""
     return About(
@@ -141,6 +149,7 @@ def about(
         classes=_classes(plan.fleet) if devices else {},
         fleet=fleet,
         assumptions=tuple(assumptions),
+        misfits=tuple(misfits),
     )
 
 
@@ -185,7 +194,7 @@ def report_of(rehearsal: Rehearsal, subject: About) -> Report:
         seeds=tuple(result.seed for result in results),
         trace_hash=hash_over(results),
         figures=distributions(results) if results else None,
-        words=words(results, rehearsal.lost),
+        words=(*subject.misfits, *words(results, rehearsal.lost)),
         runs=tuple(_summary(result) for result in results),
         lost=rehearsal.lost,
         interrupted=rehearsal.interrupted,

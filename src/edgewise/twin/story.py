@@ -48,7 +48,11 @@ _QUALITY: Final = {"1": 0.91, "2": 0.96, "3": 0.78}
 def story_plan(fleet: TwinFleet, scenario: Scenario, seed: int, profile: Profile = _PROFILE) -> Rehearsed:
     """Return the story as a plan on `fleet`, around which `scenario` happens. Raises `Invalid` when the scenario does not fit."""
     check(scenario, fleet)
-    said = ["no file was given: this is the built-in story, with a model and a recorder that are made up"]
+    told = (
+        f"a better version 2 goes out, after {_WORSE_AT / 60:.0f} min version 3, which is worse on purpose; after {_FIRST_CUT} and"
+        f" {_SECOND_CUT} a device that records loses its power"
+    )
+    said = ["no file was given: this is the built-in story, with a model and a recorder that are made up", told]
     recorders = _recorders(fleet)
     devices = tuple(_labelled(device, recorders) for device in fleet.devices)
     before = (*(quick(workload) for workload in fleet.workloads), *(quick(workload) for workload in story_workloads("1")))

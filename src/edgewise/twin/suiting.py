@@ -1,7 +1,7 @@
 """Suits a made-up fleet to a change: whoever rehearses on devices that do not exist means devices that the change is for.
 
 suited(fleet, workloads) -> (fleet, assumptions): sites, classes, runtimes, peripherals and labels that the workloads select are given to
-the fleet where it has none, and each thing given is said in words.
+the fleet where it has none, and each thing given is said in words. And says of any fleet what in it does not suit: misfits, batteries.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,10 @@ from typing import Final
 
 import msgspec
 
-from edgewise.delivery.facts import Attributes, DeviceFacts
+from edgewise.delivery.facts import Attributes, DeviceFacts, room_of, version_facts
+from edgewise.delivery.placement import Offer, judge, request_of
+from edgewise.delivery.variants import ranked
+from edgewise.resources.artifact import ArtifactVersion
 from edgewise.resources.device import Capacity
 from edgewise.resources.quantity import milli
 from edgewise.resources.selector import RUNTIME, Requirement, Selector, matches
@@ -18,7 +21,7 @@ from edgewise.resources.workload import Workload
 from edgewise.twin.expected import workload_key
 from edgewise.twin.fleet import DeviceClass, TwinDevice, TwinFleet
 
-__all__ = ["facts_of", "suited"]
+__all__ = ["batteries", "facts_of", "misfits", "suited"]
 
 _ABSENT: Final = frozenset({"NotIn", "DoesNotExist"})
 _GIVEN: Final = "yes"
@@ -245,3 +248,39 @@ def _first(requirements: Sequence[Requirement], tried: Iterable[str]) -> str | N
 
 def _text(thousandths: int) -> str:
     return str(thousandths // 1000) if thousandths % 1000 == 0 else f"{thousandths}m"
+
+
+# ---- what a reader must know of the fleet ----
+
+
+def misfits(fleet: TwinFleet, workload: Workload, version: ArtifactVersion) -> list[str]:
+    """Say when no device of the fleet can run `version` of a workload, or fewer than it wants, and why one of the others cannot."""
+    spec, manifest = workload.spec, version.spec.manifest
+    facts = version_facts(manifest, version.spec.target, version.spec.digest, version.spec.length)
+    variants = ranked(facts.variants, spec.placement.prefer)
+    request = request_of(spec.placement.selector, spec.resources, spec.peripherals, variants, connected=True)
+    classes = {sort.name: sort for sort in fleet.classes}
+    wanted = spec.placement.replicas or 1
+    found, reason = 0, "the fleet has no devices" if not fleet.devices else ""
+    for device in fleet.devices:
+        one = facts_of(device, classes)
+        offer = judge(request, one, room_of(one.capacity, ()))
+        if isinstance(offer, Offer):
+            found += 1
+            if found >= wanted:
+                return []
+        else:
+            reason = f"{device.name}: {offer.reason}"
+    why = f" ({reason})" if reason else ""
+    if not found:
+        return [f"no device of the fleet can run {workload_key(workload)}{why}"]
+    return [f"only {found} of the {wanted} replicas of {workload_key(workload)} have a device that can run them{why}"]
+
+
+def batteries(fleet: TwinFleet) -> str:
+    """Say on how many devices a dark sky tells."""
+    powered = {sort.name for sort in fleet.classes if sort.energy.battery_watt_hours > 0}
+    count = sum(1 for device in fleet.devices if device.device_class in powered)
+    if not count:
+        return "no device of the fleet has a battery: the scenario's nights change nothing"
+    return f"{count} of the {len(fleet.devices)} devices run{'s' * (count == 1)} on a battery: only there does the scenario's night tell"

@@ -185,11 +185,20 @@ def _words(report: Report) -> "Iterator[RenderableType]":
 
     yield ""
     if not report.words:
-        yield Text("Nothing went wrong." if report.runs else "There is no result.", style=_GOOD if report.runs else _BAD)
+        yield Text(_all_well(report) if report.runs else "There is no result.", style=_GOOD if report.runs else _BAD)
         return
     yield Text("What went wrong", style="bold")
     for sentence in report.words:
         yield Padding(Text(sentence), (0, 0, 0, 2))
+
+
+def _all_well(report: Report) -> str:
+    offline = report.figures.devices_offline.p95 if report.figures is not None and report.figures.devices_offline is not None else None
+    if not offline:
+        return "Nothing went wrong."
+    return (
+        f"Nothing went wrong with the change, though up to {units.amount(offline)} device{'s' * (offline != 1)} were offline at one time."
+    )
 
 
 def _footer(report: Report) -> "Iterator[RenderableType]":
@@ -238,6 +247,12 @@ def _comparison(comparison: Comparison) -> "Iterator[RenderableType]":
             yield Text(f"What went wrong with {letter}", style="bold")
             for sentence in report.words:
                 yield Padding(Text(sentence), (0, 0, 0, 2))
+    assumed = dict.fromkeys((*first.about.assumptions, *second.about.assumptions))
+    if assumed:
+        yield ""
+        yield Text("Taken for granted", style="bold")
+        for assumption in assumed:
+            yield Padding(Text(assumption), (0, 0, 0, 2))
     yield ""
     yield Text(f"trace hash A {first.trace_hash}, B {second.trace_hash}", style="dim")
 

@@ -184,13 +184,23 @@ def test_two_workloads_of_one_artifact_share_its_versions():
 def test_what_a_change_selects_is_there(selector):
     made = rehearsed(workload(selector=selector))
     assert where(sound(made.plan), "inspector")
-    assert not any("no device" in line for line in made.assumptions)
+    assert made.misfits == ()
 
 
 def test_what_nothing_can_match_is_said():
     made = rehearsed(workload(selector="matchExpressions: [{key: a, operator: Exists}, {key: a, operator: DoesNotExist}]"))
     assert where(made.plan, "inspector") == []
-    assert any(line.startswith("no device of the fleet can run line-3/inspector") for line in made.assumptions)
+    assert any(line.startswith("no device of the fleet can run line-3/inspector") for line in made.misfits)
+
+
+@pytest.mark.parametrize(("replicas", "said"), [(4, False), (5, True)])
+def test_replicas_that_find_no_device_are_said(replicas, said):
+    made = rehearsed(workload(placement=f"replicas: {replicas}"), count=4)
+    found = [
+        line for line in made.misfits if line == f"only 4 of the {replicas} replicas of line-3/inspector have a device that can run them"
+    ]
+    assert bool(found) == said
+    assert len(made.misfits) == len(found)
 
 
 def test_workloads_that_exclude_each_other_share_the_fleet():
@@ -217,7 +227,7 @@ def test_labels_that_match_already_are_left_alone():
 def test_peripherals_are_there_and_what_does_not_fit_is_said():
     made = rehearsed(workload(more="  peripherals: [{name: lidar}]\n  resources: {memory: 64Gi}"))
     assert all("lidar" in sort.capacity.peripherals for sort in made.plan.fleet.classes)
-    assert any("no device of the fleet can run line-3/inspector" in line and "needs 64 GiB" in line for line in made.assumptions)
+    assert any("no device of the fleet can run line-3/inspector" in line and "needs 64 GiB" in line for line in made.misfits)
 
 
 # ---- aliases ----
@@ -316,7 +326,7 @@ def test_a_new_workload_has_no_past():
 def test_labels_of_a_real_fleet_are_left_alone():
     made = rehearsed(workload(version="6", selector="matchLabels: {line: '3'}"), fleet=snapshot())
     assert all(device.labels == {} for device in made.plan.fleet.devices)
-    assert any("no device of the fleet can run" in line and "line must be 3" in line for line in made.assumptions)
+    assert any("no device of the fleet can run" in line and "line must be 3" in line for line in made.misfits)
 
 
 def test_what_runs_already_is_said():

@@ -164,7 +164,7 @@ WRONG_WORKLOAD = Workload(metadata=Metadata(name="w"), spec=WorkloadSpec(artifac
         (msgspec.structs.replace(SMALL, devices=()), "devices: must not be empty"),
         (msgspec.structs.replace(SMALL, sites=SMALL.sites * 2), "sites[2].name: 'site-01' is there twice"),
         (msgspec.structs.replace(SMALL, workloads=(WRONG_WORKLOAD,)), "workloads[0].spec.artifact: needs exactly one of"),
-        (b'{"twinFleetVersion": 2, "sites": [], "classes": [], "devices": []}', "'2' is none of 1"),
+        (b'{"twinFleetVersion": 2, "sites": [], "classes": [], "devices": []}', "is 2, this edgewise reads 1 (take the snapshot again"),
         (b'{"sites": [], "clases": [], "devices": []}', "fleet.json:1:15: unknown field 'clases' (did you mean 'classes'?)"),
         (b"not json at all {", "fleet.json:1:"),
         (b"\xff\xfe", "not UTF-8"),

@@ -111,7 +111,21 @@ def test_the_table_says_everything_within_its_columns(made_run):
 
 
 def test_when_nothing_went_wrong_the_table_says_so(made_run):
-    assert "Nothing went wrong." in report_table(report_of(rehearsal(made_run, 2), ABOUT))
+    made = rehearsal(made_run, 2)
+    assert "Nothing went wrong with the change, though up to 20 devices were offline at one time." in report_table(report_of(made, ABOUT))
+    never = tuple(msgspec.structs.replace(run, counts=()) for run in made.runs)
+    assert "Nothing went wrong." in report_table(report_of(msgspec.structs.replace(made, runs=never), ABOUT))
+
+
+def test_what_finds_no_device_comes_first_of_what_went_wrong(made_run):
+    subject = msgspec.structs.replace(ABOUT, misfits=("only 3 of the 9 replicas of default/many have a device that can run them",))
+    report = report_of(rehearsal(made_run, 2, back=True), subject)
+    assert report.words[0] == subject.misfits[0]
+    assert "  only 3 of the 9 replicas" in report_table(report)
+
+
+def test_two_strategies_say_what_they_take_for_granted(made_run):
+    assert "Taken for granted\n  Links carry 20 Mbit/s.\n\ntrace hash A" in comparison_table(compared(made_run, {}, {}))
 
 
 def compared(made_run, first, second, count=20):

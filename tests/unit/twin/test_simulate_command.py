@@ -1,5 +1,6 @@
 """`edgewise simulate`: what is wanted, what is told, exit codes. Runs are made up: what real ones give is for others to test."""
 
+import errno
 import io
 import json
 import os
@@ -118,8 +119,67 @@ def test_seeds_go_on_from_the_first(type_, plans):
 
 @pytest.mark.parametrize(("text", "numbers"), [("3,17", (3, 17)), ("17,3,3", (3, 17)), ("none", ())])
 def test_only_some_faults_can_be_kept(type_, plans, text, numbers):
-    assert type_("--seed", "1", "--fleet", "3", "--only", text)[0] == 0
+    assert type_("--seed", "1", "--fleet", "3", "--scenario", "flapping", "--only", text)[0] == 0
     assert plans.asked[0].only == numbers
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--only", "1,99"), "--only names 99: the run with seed 1 has faults 1 to 2"),
+        (("--only", "0"), "--only names 0"),
+        (("--acts", "2,7"), "--acts names 7: the run with seed 1 has acts 1 to 2"),
+        (("-f", "change.yaml", "--only", "1"), "--only names 1: the run with seed 1 has no faults"),
+        (("-f", "change.yaml", "--acts", "2"), "--acts names 2: the run with seed 1 has acts 1 only"),
+    ],
+)
+def test_numbers_that_the_run_does_not_have_are_refused(type_, plans, words, said):
+    code, out, err = type_("--seed", "1", "--fleet", "3", *words)
+    assert (code, out, plans.asked) == (1, "", [])
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        ("nowhere/change.svg", "nowhere/change.svg: there is no folder nowhere"),
+        ("folder.png", "folder.png: is a folder"),
+        ("change.pdf", "a picture is an .svg or a .png"),
+    ],
+)
+def test_a_picture_that_cannot_be_written_is_told_before_the_runs(type_, plans, tmp_path, picture, said):
+    (tmp_path / "folder.png").mkdir()
+    code, out, err = type_("--seed", "1", "--fleet", "3", "--picture", picture)
+    assert (code, out, plans.asked) == (1, "", [])
+    assert said in err
+
+
+def test_a_fleet_that_is_none_says_what_one_is(type_):
+    for fleet in ("nowhere.json", "-5", "1e3"):
+        code, _, err = type_("--fleet", fleet)
+        assert code == 1
+        assert (
+            f"cannot read the fleet {fleet}: No such file or directory (a fleet is a file of edgewise twin snapshot -o, or a number" in err
+        )
+
+
+def test_descriptions_of_scenarios_are_wrapped_on_a_terminal(type_, monkeypatch):
+    monkeypatch.setattr("edgewise.cli.output.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = type_("scenarios")[1].splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+
+
+def test_a_full_disk_under_the_output_is_no_defect(monkeypatch):
+    def full(text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    err = io.StringIO()
+    monkeypatch.setattr("edgewise.cli.output.out", full)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert main.run(["simulate", "scenarios"]) == 1
+    assert err.getvalue() == "error: the output cannot be written: No space left on device\n  make room there, or write it elsewhere\n"
 
 
 def test_only_some_acts_can_be_kept(type_, plans):
