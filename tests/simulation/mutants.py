@@ -79,7 +79,7 @@ def a_tree_is_named_after_its_paths_and_not_its_contents(patch):
     )
 
 
-CUT_ON_TRIAL = plan(fault("power-cut", "4s", "5s", "d1", crash="contents-dropped"), acts=update())
+CUT_ON_TRIAL = plan(fault("power-cut", "4s", "5s", "d1", crash="garbage"), acts=update())
 
 
 @mutant("whole-revision", CUT_ON_TRIAL)
@@ -389,7 +389,9 @@ def a_replacement_stays_when_the_lost_copy_is_back(patch):
 
 @mutant("converges", plan(acts=update(), behaviours=fails("crashes-at-start")))
 def the_end_of_a_rollback_is_missing_in_the_table(patch):
-    patch.delitem(rollout.TABLE, (RolloutState.ROLLING_BACK, Signal.BACK))
+    # A copy: what is taken out of the table itself would come back at its end, and other tests look at its order.
+    missing = (RolloutState.ROLLING_BACK, Signal.BACK)
+    patch.setattr(rollouts, "TABLE", {pair: follows for pair, follows in rollout.TABLE.items() if pair != missing})
 
 
 @mutant("converges", plan(fault("lost", "2s", "0s", "d1"), acts=update(at=1.0)))
