@@ -178,6 +178,13 @@ class _Change:
             self.said.append(f"{key} is new to the fleet: this is its first rollout, with nothing to go back to")
         elif _what_runs(before) == _what_runs(workload) and not self._touched(workload):
             self.said.append(f"{key} runs already what the change says: it is not rolled out again")
+        version = workload.spec.artifact.version
+        refusing = sum(any(one.workload == key and version in one.refused for one in device.instances) for device in self._fleet.devices)
+        if refusing:
+            devices = "1 device" if refusing == 1 else f"{refusing} devices"
+            self.said.append(
+                f"{key} {version} was refused on {devices} before: the twin knows no reason and tries it again; see behaviours"
+            )
 
     def _touched(self, workload: Workload) -> bool:
         """Return whether something that a workload refers to is in the change."""

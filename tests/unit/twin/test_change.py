@@ -17,7 +17,7 @@ from edgewise.resources.selector import matches
 from edgewise.resources.validation import problems
 from edgewise.resources.workload import ArtifactReference, Workload
 from edgewise.twin.change import change_plan, warm_up_seconds
-from edgewise.twin.fleet import DeviceClass, History, LinkQuality, TwinDevice, TwinFleet, TwinSite
+from edgewise.twin.fleet import DeviceClass, History, LinkQuality, Running, TwinDevice, TwinFleet, TwinSite
 from edgewise.twin.generate import made_fleet
 from edgewise.twin.library import scenario
 from edgewise.twin.plan import Profile
@@ -327,6 +327,15 @@ def test_labels_of_a_real_fleet_are_left_alone():
     made = rehearsed(workload(version="6", selector="matchLabels: {line: '3'}"), fleet=snapshot())
     assert all(device.labels == {} for device in made.plan.fleet.devices)
     assert any("no device of the fleet can run" in line and "line must be 3" in line for line in made.misfits)
+
+
+def test_what_was_refused_before_is_said():
+    fleet = snapshot()
+    past = (Running(workload="line-3/inspector", version="5", refused=("6",)),)
+    devices = tuple(msgspec.structs.replace(device, instances=past) for device in fleet.devices)
+    made = rehearsed(workload(version="6"), fleet=msgspec.structs.replace(fleet, devices=devices))
+    assert any(f"inspector 6 was refused on {len(devices)} devices before" in line for line in made.assumptions)
+    assert not any("refused" in line for line in rehearsed(workload(version="7"), fleet=made.plan.fleet).assumptions)
 
 
 def test_what_runs_already_is_said():
