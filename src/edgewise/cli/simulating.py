@@ -74,7 +74,12 @@ def _told(what: str, runs: int) -> "Iterator[Callable[[RehearsalProgress], None]
     began = time.monotonic()
     with bar:
         task = bar.add_task(what, total=1.0, runs=f"0/{runs}", simulated="0 s", speed="0")
-        yield lambda at: bar.update(task, completed=at.share, **_fields(at, time.monotonic() - began))
+
+        def show(at: "RehearsalProgress") -> None:
+            told = _fields(at, time.monotonic() - began)
+            bar.update(task, completed=at.share, runs=told["runs"], simulated=told["simulated"], speed=told["speed"])
+
+        yield show
 
 
 def _fields(at: "RehearsalProgress", seconds: float) -> dict[str, str]:

@@ -16,7 +16,7 @@ import msgspec
 from edgewise.resources.errors import Error
 from edgewise.twin import units
 from edgewise.twin.distributions import began_at, change_seconds, nearest_rank, rollouts_of
-from edgewise.twin.report import Report
+from edgewise.twin.report import Report, all_well
 from edgewise.twin.result import Counts, Moment, RunResult
 from edgewise.twin.scenario import FaultKind
 
@@ -424,6 +424,9 @@ def _away(panel: "Axes", shown: RunResult, start: float, clock: _Clock) -> None:
 
     times = [clock(counts.at - start) for counts in shown.counts]
     offline, updating = (_column(shown.counts, name) for name in ("offline", "updating"))
+    if times and times[-1] < clock.end:
+        # What was last counted holds on to the end.
+        times, offline, updating = [*times, clock.end], [*offline, offline[-1]], [*updating, updating[-1]]
     panel.fill_between(times, offline, step="post", color=_ORANGE, alpha=0.55, linewidth=0, label="offline")
     panel.step(times, updating, where="post", color=_BLUE, linewidth=1.3, label="updating")
     panel.set_ylim(0, max([*offline, *updating, 1.0]) * 1.1)
@@ -464,7 +467,7 @@ def _subtitle(report: Report, shown: RunResult) -> str:
 
 def _notes(report: Report) -> list[tuple[str, bool]]:
     """Return the lines at the foot and whether each is of weight: what went wrong, what was assumed, where it can be replayed."""
-    notes = [(f"! {sentence[:1].upper()}{sentence[1:]}", True) for sentence in report.words[:_WORDS_MAX]] or [("Nothing went wrong.", True)]
+    notes = [(f"! {sentence[:1].upper()}{sentence[1:]}", True) for sentence in report.words[:_WORDS_MAX]] or [(all_well(report), True)]
     if len(report.words) > _WORDS_MAX:
         notes.append((f"… and {len(report.words) - _WORDS_MAX} more (see the report)", True))
     assumed = "; ".join(assumption.rstrip(".") for assumption in report.about.assumptions)

@@ -35,6 +35,7 @@ __all__ = [
     "Report",
     "RunSummary",
     "about",
+    "all_well",
     "change_words",
     "compare",
     "hash_over",
@@ -199,6 +200,14 @@ def report_of(rehearsal: Rehearsal, subject: About) -> Report:
         lost=rehearsal.lost,
         interrupted=rehearsal.interrupted,
     )
+
+
+def all_well(report: Report) -> str:
+    """Say that nothing went wrong, and what a reader would miss if that were all."""
+    offline = report.figures.devices_offline.p95 if report.figures is not None and report.figures.devices_offline is not None else None
+    if not offline:
+        return "Nothing went wrong."
+    return f"Nothing went wrong with the change, though up to {offline:,.0f} device{'s' * (offline != 1)} were offline at one time."
 
 
 def hash_over(results: Sequence[RunResult]) -> str:

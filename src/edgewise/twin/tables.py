@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgewise.twin import units
 from edgewise.twin.distributions import Distributions, RolloutOutcome, Spread
-from edgewise.twin.report import About, Comparison, ComparisonRow, Report, Unit
+from edgewise.twin.report import About, Comparison, ComparisonRow, Report, Unit, all_well
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -185,20 +185,11 @@ def _words(report: Report) -> "Iterator[RenderableType]":
 
     yield ""
     if not report.words:
-        yield Text(_all_well(report) if report.runs else "There is no result.", style=_GOOD if report.runs else _BAD)
+        yield Text(all_well(report) if report.runs else "There is no result.", style=_GOOD if report.runs else _BAD)
         return
     yield Text("What went wrong", style="bold")
     for sentence in report.words:
         yield Padding(Text(sentence), (0, 0, 0, 2))
-
-
-def _all_well(report: Report) -> str:
-    offline = report.figures.devices_offline.p95 if report.figures is not None and report.figures.devices_offline is not None else None
-    if not offline:
-        return "Nothing went wrong."
-    return (
-        f"Nothing went wrong with the change, though up to {units.amount(offline)} device{'s' * (offline != 1)} were offline at one time."
-    )
 
 
 def _footer(report: Report) -> "Iterator[RenderableType]":

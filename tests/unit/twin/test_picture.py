@@ -58,6 +58,16 @@ def test_the_picture_shows_versions_waves_faults_and_devices(made_run, texts):
     assert any("trace hash" in text for text in words)
 
 
+def test_devices_that_stay_offline_are_drawn_to_the_end(made_run, texts):
+    run = made_run(1)
+    dark = msgspec.structs.replace(run.counts[5], offline=40)
+    drawn([msgspec.structs.replace(run, counts=(*run.counts[:5], dark))])
+    axes = texts[0].axes[-1]
+    reach = max(point[0] for shape in axes.collections for path in shape.get_paths() for point in path.vertices)
+    assert reach == pytest.approx(axes.get_xlim()[1])
+    assert any(text.startswith("Nothing went wrong with the change, though up to 40 devices were offline") for text in words_on(texts[0]))
+
+
 def test_a_rollback_is_shown_as_the_way_back(made_run, texts):
     drawn([made_run(3, back=True)])
     assert {"wave 1 of 3", "wave 2", "back", "rolled back"} <= words_on(texts[0])
