@@ -108,6 +108,12 @@ class Lane:
         return self._count(state.mark, state.last) if state.mark < state.last else 0
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        state = self._state
+        return state.mark >= state.last or not self._count(state.mark, state.last)
+
+    @property
     def disk_bytes(self) -> int:
         """Bytes on the disk."""
         return sum(self._sizes.values())

@@ -65,7 +65,7 @@ class Outbox:
     @property
     def empty(self) -> bool:
         """Whether nothing waits."""
-        return not any(lane.held for lane in self._lanes.values())
+        return all(lane.empty for lane in self._lanes.values())
 
     def counts(self) -> dict[LaneName, LaneCounts]:
         """Return what became of every lane's items."""

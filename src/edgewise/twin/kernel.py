@@ -134,22 +134,15 @@ class Kernel:
         """Add a line to the trace, dated with microseconds."""
         self.trace.add(f"{self.now:.6f} {kind} {subject} {text}")
 
-    def step(self, until: float) -> bool:
-        """Make the next call if it is due by `until`. Return whether there was one; when not, `now` is `until`."""
-        while self._queue and self._queue[0][0] <= until:
-            ticket = heapq.heappop(self._queue)[2]
-            call = ticket.call
-            if call is None:
-                continue
-            self.now = ticket.at
-            ticket.call = None
-            self.called += 1
-            call()
-            return True
-        self.now = max(self.now, until)
-        return False
-
     def run(self, until: float) -> None:
         """Make all calls up to `until`."""
-        while self.step(until):
-            pass
+        queue, pop = self._queue, heapq.heappop
+        while queue and queue[0][0] <= until:
+            ticket = pop(queue)[2]
+            call = ticket.call
+            if call is not None:
+                self.now = ticket.at
+                ticket.call = None
+                self.called += 1
+                call()
+        self.now = max(self.now, until)
