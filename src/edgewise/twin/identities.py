@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Identities"]
 
 _REJOIN_SECONDS: Final = 30.0
+_PATIENCE: Final = 5
 
 
 class Identities:
@@ -25,7 +26,7 @@ class Identities:
         self._clones: dict[tuple[int, str], SimDevice] = {}
         self._replaced: dict[str, None] = {}
         self._cloned: dict[str, None] = {}
-        self._doubtful: dict[str, None] = {}
+        self._doubtful: dict[str, int] = {}
         self._looking = False
 
     def replace(self, name: str) -> None:
@@ -59,12 +60,12 @@ class Identities:
 
     def rotten(self, name: str) -> None:
         """Have a look at a device that may have lost its identity."""
-        self._doubtful[name] = None
+        self._doubtful[name] = 0
         self._look_later()
 
     def restored(self) -> None:
         """Have a look at all devices: the backup may not know them."""
-        self._doubtful.update(dict.fromkeys(self._world.devices))
+        self._doubtful.update(dict.fromkeys(self._world.devices, 0))
         self._look_later()
 
     def tend(self) -> None:
@@ -99,6 +100,14 @@ class Identities:
                 device = world.devices[name]
                 if name in world.lost or device.gone:
                     del self._doubtful[name]
+                    row = world.control.view.devices.get(name)
+                    if device.gone and row is not None and not row.spec.decommission:
+                        world.people.device("decommission", name)  # the backup has undone it
+                elif device.up and device.resident is None:
+                    self._doubtful[name] += 1
+                    if self._doubtful[name] >= _PATIENCE:
+                        del self._doubtful[name]
+                        self.replace(name)  # what is left of its identity cannot be read
                 elif device.resident is not None:
                     del self._doubtful[name]
                     known = world.control.view.agents.get(device.agent)
