@@ -38,6 +38,13 @@ def pytest_terminal_summary(terminalreporter):
     if lines:
         terminalreporter.section("the twin and the real fleet")
         terminalreporter.write_line("\n".join(lines))
+    sums = {}
+    for name, value in (each for report in reports if report.when == "call" for each in report.user_properties):
+        if name.startswith("twin "):
+            sums[name.removeprefix("twin ")] = sums.get(name.removeprefix("twin "), 0) + value
+    if sums:
+        told = ", ".join(f"{round(value):,} {name}" for name, value in sums.items())
+        terminalreporter.write_line(f"the digital twin was put through {told}")
 
 
 def _strict(report):

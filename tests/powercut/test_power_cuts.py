@@ -12,5 +12,7 @@ SECOND = 0.001
 def test_every_cut_is_recovered_from(scenario, record_property):
     result = run_power_cuts([scenario], second=SECOND)
     record_property("power cuts", f"{scenario.name}: {result}")
+    record_property("twin power cuts", result.cuts)
+    record_property("twin power cuts recovered from", result.recovered)
     assert [str(failure) for failure in result.failures] == []
     assert result.recovered == result.cuts > 150
