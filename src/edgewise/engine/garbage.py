@@ -25,6 +25,8 @@ def keep_trees(live: dict[str, Live], step: Step) -> tuple[str, ...]:
 def advance(state: State, live: dict[str, Live], step: Step) -> tuple[State, dict[str, Live]]:
     """Ask for a removal when one is due and nothing is being fetched or removed."""
     names = tuple(sorted(name for name, one in live.items() if _deserted(one, step)))
+    if step.remove_due is None and not (step.removing or step.fetching) and _left_behind(live, step):
+        step.remove_due = step.now.monotonic
     due = step.remove_due is not None and step.now.monotonic >= step.remove_due
     if step.removing or step.fetching or not (due or (names and step.remove_due is None)):
         return state, live
@@ -32,6 +34,16 @@ def advance(state: State, live: dict[str, Live], step: Step) -> tuple[State, dic
     step.removing, step.remove_due = job, None
     step.effects.append(Remove(id=job, keep_trees=keep, instances=names))
     return replace(state, removing_names=names, keeping=keep), live
+
+
+def _left_behind(live: dict[str, Live], step: Step) -> bool:
+    """Whether there are trees that nobody needs, while no instance is on its way: a superseded candidate leaves its tree without a
+    commit that would tidy up, and the next ones theirs, for as long as a rollout holds the last of them on trial."""
+    quiet = all(
+        one.update.state is UpdateState.IDLE or (one.update.state is UpdateState.PROBATION and one.update.settled is not None)
+        for one in live.values()
+    )
+    return quiet and not step.installed <= set(keep_trees(live, step))
 
 
 def _without(step: Step, names: tuple[str, ...]) -> Step:

@@ -1,11 +1,12 @@
 """When a run is at rest: no rollout goes on, every reachable device runs what it should, every workload that can run does."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgewise.controllers.answers import refused_agent
 from edgewise.controllers.rows import DeviceRow, InstanceRow
 from edgewise.controllers.view import FleetView
-from edgewise.resources.states import Connection, RolloutState, UpdateState
+from edgewise.resources.states import Connection, DeviceUpdate, RolloutState, UpdateState
 from edgewise.twin.observe import OVER
 
 if TYPE_CHECKING:
@@ -65,15 +66,21 @@ class Rest:
         row = view.devices.get(name)
         if row is None or _revoked(view, row):
             return "has not joined"
-        if row.spec.decommission:
+        instances = view.on_device.get(name)
+        if row.spec.decommission or (not instances and row.status.connection is Connection.ONLINE):
             return ""
         if row.status.connection is not Connection.ONLINE:
             return f"is {row.status.connection.value}"
-        instances = view.on_device.get(name)
-        if instances and row.status.observed_number < view.numbers.get(name, 0):
+        if row.status.observed_number < view.numbers.get(name, 0):
             return "has not taken over its newest state"
+        return self._runs(name, row, instances or {})
+
+    def _runs(self, name: str, row: DeviceRow, instances: Mapping[tuple[str, str], InstanceRow]) -> str:
         ready = self._world.devices[name].ready()
-        return next((why for key, each in (instances or {}).items() if (why := _instance("/".join(key), each, ready))), "")
+        why = next((why for key, each in instances.items() if (why := _instance("/".join(key), each, ready))), "")
+        if why or row.status.update is DeviceUpdate.UP_TO_DATE or any(map(_waits, instances.values())):
+            return why
+        return f"is {row.status.update.value}"
 
 
 def _revoked(view: FleetView, row: DeviceRow) -> bool:
@@ -85,10 +92,15 @@ def _instance(name: str, instance: InstanceRow, ready: dict[str, str]) -> str:
     spec, seen = instance.spec, instance.seen
     if not instance.running:
         return f"has not stopped {name}"
-    if spec.revision in seen.refused or spec.revision in spec.rejected:
-        return ""  # it waits for a person
+    if _waits(instance):
+        return ""
     whole = name in ready and seen.ready and seen.revision == spec.revision and seen.update is UpdateState.IDLE
     return "" if whole else f"does not run {name}"
+
+
+def _waits(instance: InstanceRow) -> bool:
+    """Whether only a person can bring an instance any further."""
+    return instance.spec.revision in instance.seen.refused or instance.spec.revision in instance.spec.rejected
 
 
 def _workload(view: FleetView) -> str:

@@ -520,3 +520,12 @@ def test_a_tick_when_nothing_is_due_says_and_does_nothing() -> None:
     assert rig.state.live[APP].reported is not None
     assert [type(record) for record in rig.records].count(Installed) == 1
     assert [type(record) for record in rig.records].count(Committed) == 1
+
+
+def test_the_tree_of_a_superseded_candidate_goes_while_the_next_one_is_held_on_trial() -> None:
+    rig = committed("r1")
+    for revision in ("r2", "r3", "r4"):
+        rig.desire(want(revision, hold=True))
+        rig.run(30)
+    assert rig.status().update is UpdateState.PROBATION
+    assert len(rig.state.installed) == 2
