@@ -12,6 +12,7 @@ import argparse
 import itertools
 import secrets
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -220,6 +221,7 @@ def main():
         first = secrets.randbelow(FIRST_MAX) if chosen.first is None else chosen.first
         print(f"seeds from {first} on", flush=True)
         tasks = map(Task, itertools.count(first) if chosen.runs is None else range(first, first + chosen.runs))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have programs in the background ignore it
     total = soak(tasks, chosen.processes)
     print(total)
     return 1 if total.broken else 0
