@@ -36,8 +36,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wave(msgspec.Struct, kw_only=True):
-    """How it went. `served_at`: seconds from the start until an agent had its first answer, for each that had one. `server_cpu`, `load_cpu`:
-    CPU seconds of the server and of this process meanwhile."""
+    """How it went. `served_at`: seconds from the start until an agent had its first answer, for each that had one. `server_cpu`,
+    `load_cpu`: CPU seconds of the server and of this process meanwhile."""
 
     served_at: list[float] = []
     statuses: dict[int, int] = {}

@@ -41,7 +41,8 @@ from edgewise.engine.protocol import (
     Tick,
 )
 from edgewise.engine.records import Cleared, Committed, Gone, Record, Refused
-from edgewise.ports.files import FilesError, Full, ReadOnly
+from edgewise.engine.turns import storage_kind
+from edgewise.ports.files import FilesError, Full
 from edgewise.twin._powercut_world import DEVICE, PromiseBroken, World, certificates, content, variant
 from edgewise.twin.disk import RecordingDisk
 
@@ -227,7 +228,7 @@ class Device:
             self.deferred.append(event)
         if isinstance(error, Full):
             self.outbox.make_room()
-        self.offer(StorageFailed(kind=_kind_of(error), message=str(error)))
+        self.offer(StorageFailed(kind=storage_kind(error), message=str(error)))
 
     def _note(self, record: Record) -> None:
         world = self.world
@@ -340,7 +341,3 @@ class Device:
             if counts.produced != counts.acknowledged + counts.held + counts.dropped:
                 raise PromiseBroken("counts", f"{name}: {counts}")
         self.world.dropped = max(self.world.dropped, dropped)
-
-
-def _kind_of(error: FilesError) -> str:
-    return "full" if isinstance(error, Full) else "read-only" if isinstance(error, ReadOnly) else "damaged"

@@ -121,7 +121,7 @@ class Kernel:
     def at(self, time: float, call: Callable[[], None]) -> Ticket:
         """Call `call` at `time`, or at once when that is past."""
         self._order += 1
-        at = time if time > self.now else self.now
+        at = max(self.now, time)
         ticket = Ticket(at, self._order, call)
         heapq.heappush(self._queue, (at, self._order, ticket))
         return ticket

@@ -243,7 +243,7 @@ class _Crew:
         self._limits = limits
         self._decoder = msgspec.msgpack.Decoder(Told | Done | Failed)
         self._selector = selectors.DefaultSelector()
-        self._todo = list(range(board.count))[::-1]  # noqa: SLF001 - of the same module
+        self._todo = list(range(board.count))[::-1]
         self._workers: list[_Worker] = []
 
     def work(self, processes: int) -> None:

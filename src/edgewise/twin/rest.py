@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from edgewise.controllers.answers import refused_agent
 from edgewise.controllers.rows import DeviceRow, InstanceRow
 from edgewise.controllers.view import FleetView
-from edgewise.resources.states import Connection, DeviceUpdate, RolloutState, UpdateState
+from edgewise.resources.states import Connection, DeviceUpdate, InstanceState, RolloutState, UpdateState
 from edgewise.twin.observe import OVER
 
 if TYPE_CHECKING:
@@ -99,8 +99,10 @@ def _instance(name: str, instance: InstanceRow, ready: dict[str, str]) -> str:
 
 
 def _waits(instance: InstanceRow) -> bool:
-    """Whether only a person can bring an instance any further."""
-    return instance.spec.revision in instance.seen.refused or instance.spec.revision in instance.spec.rejected
+    """Whether only a person can bring an instance any further: refused, or committed and then failing until it was given up."""
+    spec, seen = instance.spec, instance.seen
+    broken = seen.state is InstanceState.BROKEN and seen.committed == spec.revision and seen.observed_epoch == spec.epoch
+    return broken or spec.revision in seen.refused or spec.revision in spec.rejected
 
 
 def _workload(view: FleetView) -> str:
