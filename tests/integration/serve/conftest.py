@@ -52,6 +52,12 @@ class Running:
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
 
+    def is_alive(self) -> bool:
+        assert self.process.poll() is None, self.process.stderr.read()
+        with contextlib.suppress(OSError):  # its socket is there a moment before it listens
+            return self.order("GET", "/v2/health/live")[0] == 200
+        return False
+
     def is_ready(self) -> bool:
         assert self.process.poll() is None, self.process.stderr.read()
         with contextlib.suppress(OSError):

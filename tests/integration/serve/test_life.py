@@ -81,7 +81,7 @@ def test_nothing_is_accepted_before_activation(supervisor, tree, bodies, wait):
 
 def test_a_server_that_loads_is_alive_and_not_ready(supervisor, wait):
     server = supervisor.start_slow(loaded=False)
-    wait(lambda: server.control.exists() and server.order("GET", "/v2/health/live")[0] == 200)
+    wait(server.is_alive)
     assert server.order("GET", "/ready") == (503, {"ready": False, "state": "loading"})
     assert server.order("GET", "/v2/health/ready")[0] == 503
     assert server.order("POST", INFER, b"{}")[0] == 503
