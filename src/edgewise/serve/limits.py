@@ -13,7 +13,8 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
     once, `linger_bytes_max` read and thrown away after a refusal. Counts: `connections_max` open at once (others wait in the kernel's
     queue), `waiting_requests_max` for inference, `pipelined_requests_max` on one connection, `values_max` in all tensors of a request or
     answer, `tensors_max`, `rank_max`. Seconds: `request_seconds_max` from a request's first byte to its last, `write_seconds_max` for a
-    client to take its answer, `idle_seconds_max` between requests, `drain_seconds` that idle connections are kept once a drain began,
+    client to take its answer, `idle_seconds_max` between requests, `spare_seconds` that a connection is left idle
+    before it may be closed to make room for another, `drain_seconds` that idle connections are kept once a drain began,
     `terminate_seconds` the same after SIGTERM, `linger_seconds` for a client to close after the last answer, `retry_after_seconds`."""
 
     head_bytes_max: int = 16_384
@@ -30,6 +31,7 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
     request_seconds_max: float = 30.0
     write_seconds_max: float = 30.0
     idle_seconds_max: float = 300.0
+    spare_seconds: float = 0.5
     drain_seconds: float = 4.0
     terminate_seconds: float = 1.0
     linger_seconds: float = 2.0

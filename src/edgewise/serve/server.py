@@ -152,6 +152,7 @@ class Server:
         for connection in tuple(self._connections.values()):
             if now >= connection.deadline:
                 self._late(connection)
+        self._accept_more()  # who was spared when others came may not be any more
 
     def _late(self, connection: Connection) -> None:
         if connection.talk.partial and connection.reading and not connection.ending:
@@ -215,8 +216,12 @@ class Server:
         return True
 
     def _make_room(self) -> bool:
-        """Close the connection that has been idle for longest, if there is one on which nothing waits."""
+        """Close the connection that has been idle for longest, if there is one on which nothing waits. One that is new, or was just
+        answered, is spared: its next request may be on its way."""
+        spared = time.monotonic() + self._limits.idle_seconds_max - self._limits.spare_seconds
         for connection in sorted(self._connections.values(), key=lambda each: each.deadline):
+            if connection.deadline > spared:
+                return False
             if connection.idle and not connection.control and not connection.has_unread():
                 self._close(connection)
                 return True

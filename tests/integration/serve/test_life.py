@@ -325,7 +325,7 @@ def test_more_connections_than_allowed_wait_their_turn(supervisor, slow_body):
     for thread in threads:
         thread.join(60)
     assert len(answers) == 12
-    assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+    assert [answer[:300] for answer in answers if not answer.startswith(b"HTTP/1.1 200")] == []
     for sock in idle:
         sock.close()
 
