@@ -16,10 +16,10 @@ import os, sys, time
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        print("daemon", os.getpid(), flush=True)
+        os.write(1, f"daemon {os.getpid()}\\n".encode())  # in one piece: both write to the same log
         time.sleep(600)
     os._exit(0)
-print("leader", os.getpid(), flush=True)
+os.write(1, f"leader {os.getpid()}\\n".encode())
 time.sleep(600)
 """
 
