@@ -1,5 +1,7 @@
 """What a lane of the outbox counts and writes down."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -34,6 +36,21 @@ class LaneRules(msgspec.Struct, frozen=True, kw_only=True):
     lazy: bool = False
 
 
+class Run(msgspec.Struct, kw_only=True):
+    """Consecutive items in one segment."""
+
+    segment: int
+    first: int
+    last: int
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """An item that the disk has not taken yet."""
+
+    number: int
+    payload: bytes
+
+
 def later(one: LaneState, other: LaneState) -> LaneState:
     """Return what two states say together: all their numbers only ever grow."""
     return LaneState(
@@ -45,3 +62,22 @@ def later(one: LaneState, other: LaneState) -> LaneState:
         ceiling=max(one.ceiling, other.ceiling),
         clean=other.clean,
     )
+
+
+def count(runs: Sequence[Run], pending: Sequence[Pending], above: int, up_to: int) -> int:
+    """Return how many items are held whose number is above one and not above another."""
+    held = sum(above < item.number <= up_to for item in pending) if pending else 0
+    for run in runs:
+        first, last = max(run.first, above + 1), min(run.last, up_to)
+        if first <= last:
+            held += last - first + 1
+    return held
+
+
+def note(runs: list[Run], segment: int, number: int) -> None:
+    """Enter the item `number`, which stands behind all others, into the runs."""
+    run = runs[-1] if runs else None
+    if run is not None and run.segment == segment and run.last + 1 == number:
+        run.last = number
+    else:
+        runs.append(Run(segment=segment, first=number, last=number))

@@ -12,29 +12,14 @@ from typing import Final
 import msgspec
 
 from edgewise.engine import segments
-from edgewise.engine.lane_state import LaneCounts, LaneRules, LaneState, later
+from edgewise.engine.lane_state import LaneCounts, LaneRules, LaneState, Pending, Run, count, later, note
 from edgewise.engine.limits import EngineLimits
-from edgewise.ports.files import Files, FilesError, Full
+from edgewise.ports.files import Files, FilesError, Full, Missing
 from edgewise.resources.decoding import UNREADABLE
 
 _ITEM: Final = 1
 _STATE: Final = 2
 _NUMBER_BYTES: Final = 8
-
-
-class _Run(msgspec.Struct, kw_only=True):
-    """Consecutive items in one segment."""
-
-    segment: int
-    first: int
-    last: int
-
-
-class _Pending(msgspec.Struct, frozen=True):
-    """An item that the disk has not taken yet."""
-
-    number: int
-    payload: bytes
 
 
 _STATE_ENCODER: Final = msgspec.msgpack.Encoder()
@@ -71,10 +56,10 @@ class Lane:
         self._files, self._folder, self.rules, self._limits = files, folder, rules, limits
         self._state = LaneState()
         self._durable_ceiling = 0
-        self._runs: list[_Run] = []
+        self._runs: list[Run] = []
         self._sizes: dict[int, int] = {}
         self._writer: segments.SegmentWriter | None = None
-        self._pending: list[_Pending] = []
+        self._pending: list[Pending] = []
         self._skip = (0, 0)  # segment and offset: what stands there before it is acknowledged
         self._taken = (0, 0, 0)  # segment, number and end of the last item that was taken
         self._number = 0
@@ -129,14 +114,7 @@ class Lane:
         return LaneCounts(produced=state.last - state.skipped, acknowledged=state.acknowledged, held=self.held, dropped=state.dropped)
 
     def _count(self, above: int, up_to: int) -> int:
-        if above >= up_to:
-            return 0
-        count = sum(above < item.number <= up_to for item in self._pending) if self._pending else 0
-        for run in self._runs:
-            first, last = max(run.first, above + 1), min(run.last, up_to)
-            if first <= last:
-                count += last - first + 1
-        return count
+        return count(self._runs, self._pending, above, up_to) if above < up_to else 0
 
     # ---- writing ----
 
@@ -147,7 +125,7 @@ class Lane:
         if len(payload) > self._limits.outbox_item_bytes_max:
             self._state = msgspec.structs.replace(self._state, dropped=self._state.dropped + 1)
             return
-        self._pending.append(_Pending(number, payload))
+        self._pending.append(Pending(number, payload))
         self._write_pending()
         while self.disk_bytes > self.rules.bytes_max and self.drop_segment():
             pass
@@ -166,7 +144,7 @@ class Lane:
                 return
             self.problem = None
             self._sizes[writer.number] = writer.size
-            self._note(writer.number, item.number)
+            note(self._runs, writer.number, item.number)
             self._unsynced = True
             del self._pending[0]
 
@@ -174,13 +152,6 @@ class Lane:
         """Remember where the first item of a segment stands that waits, so that nothing before it is read again."""
         if self._skip[0] != writer.number and not any(run.segment == writer.number and run.last > self._state.mark for run in self._runs):
             self._skip = (writer.number, writer.size)
-
-    def _note(self, segment: int, number: int) -> None:
-        run = self._runs[-1] if self._runs else None
-        if run is not None and run.segment == segment and run.last + 1 == number:
-            run.last = number
-        else:
-            self._runs.append(_Run(segment=segment, first=number, last=number))
 
     def _ready(self) -> segments.SegmentWriter:
         """Return a writer with room, mending or rolling as needed. Raises `FilesError`."""
@@ -226,7 +197,7 @@ class Lane:
         """Hold in memory again what a failed sync left unwritten. It can still be read, but a further sync would not bring it to the
         disk."""
         frames = [frame for frame in scanned.frames if self._safe < frame.end <= self._sizes[self._number] and frame.kind == _ITEM]
-        items = [_Pending(_number_of(frame), frame.payload[_NUMBER_BYTES:]) for frame in frames]
+        items = [Pending(_number_of(frame), frame.payload[_NUMBER_BYTES:]) for frame in frames]
         self._sizes[self._number], self._lost, self._unsynced = self._safe, False, False
         self._skip, self._taken = (0, 0), (0, 0, 0)
         for run in self._runs:
@@ -379,11 +350,23 @@ class Lane:
             self.reserve()
         if not self.rules.lazy:
             self.flush()
+        while not self._passable(taken := self._take(items_max, bytes_max)):
+            self._skip = (0, 0)  # what was cut short has nothing there any more, but may have something before it
+        first, chosen, seen = taken
+        self._give_up(seen - 1)
+        return first, chosen
+
+    def _take(self, items_max: int, bytes_max: int) -> tuple[int, list[bytes], int]:
+        """Choose what `take` returns, and say the first number of which anything was seen: all that is held below it cannot be read."""
         chosen: list[bytes] = []
-        first = after = 0
-        size = 0
+        first = after = size = seen = 0
+        failed = False
         self._taken = (0, 0, 0)
         for number, payload, place in self._waiting():
+            failed = failed or not number
+            if not number:
+                continue
+            seen = seen or number
             if (number > self._durable_ceiling and not self.unbounded) or (chosen and number != after + 1):
                 break
             if chosen and (len(chosen) >= items_max or size + len(payload) > bytes_max):
@@ -391,7 +374,19 @@ class Lane:
             chosen.append(payload)
             first, after, size = first or number, number, size + len(payload)
             self._taken = place
-        return first, chosen
+        if failed and not seen:
+            self._try_roll()  # it may be read later; what comes until then is not to stand behind it
+            return 0, [], 0
+        return first, chosen, seen or self._state.last + 1
+
+    def _passable(self, taken: tuple[int, list[bytes], int]) -> bool:
+        return not self._skip[0] or not self._count(self._state.mark, taken[2] - 1)
+
+    def _give_up(self, up_to: int) -> None:
+        """Drop what is held up to `up_to`, which the disk lost, and write what comes elsewhere than behind it."""
+        if self._count(self._state.mark, up_to):
+            self.drop_up_to(up_to)
+            self._try_roll()
 
     def reserve(self) -> bool:
         """Make every number that was given one that may be sent. Returns whether that is on the disk."""
@@ -405,7 +400,7 @@ class Lane:
         return False
 
     def _waiting(self) -> Iterator[tuple[int, bytes, tuple[int, int, int]]]:
-        """Yield what waits: number, payload, and where it stands."""
+        """Yield what waits: number, payload, and where it stands. Number 0 stands for a segment that could not be read this time."""
         for run in self._runs:
             if run.last > self._state.mark:
                 yield from self._items(run)
@@ -413,10 +408,13 @@ class Lane:
             if item.number > self._state.mark:
                 yield item.number, item.payload, (0, 0, 0)
 
-    def _items(self, run: _Run) -> Iterator[tuple[int, bytes, tuple[int, int, int]]]:
+    def _items(self, run: Run) -> Iterator[tuple[int, bytes, tuple[int, int, int]]]:
         try:
             frames = self._frames(run.segment)
-        except (FilesError, segments.SegmentError):
+        except Missing:
+            return
+        except FilesError:
+            yield 0, b"", (0, 0, 0)
             return
         for frame in frames:
             number = _number_of(frame) if frame.kind == _ITEM else 0
@@ -424,12 +422,11 @@ class Lane:
                 yield number, frame.payload[_NUMBER_BYTES:], (run.segment, number, frame.end)
 
     def _frames(self, segment: int) -> tuple[segments.Frame, ...]:
-        """Return the frames of a segment, without those that are known to be of no more use. Raises `FilesError`, `SegmentError`."""
-        path = segments.path_of(self._folder, segment)
-        if self._skip[0] == segment:
-            return segments.scan_from(self._files.read_at(path, self._skip[1], self._read_limit()), self._skip[1], segment)
-        scanned = segments.load(self._files, path, self.rules.use, self._read_limit())
-        return scanned.frames if scanned else ()
+        """Return the whole frames of a segment, without those that are known to be of no more use, whatever became of its header. Raises
+        `FilesError`."""
+        offset = self._skip[1] if self._skip[0] == segment else segments.HEADER_BYTES
+        data = self._files.read_at(segments.path_of(self._folder, segment), offset, self._read_limit())
+        return segments.scan_from(data, offset, segment)
 
     def _read_limit(self) -> int:
         return self._limits.outbox_segment_bytes + self._limits.outbox_item_bytes_max + 65_536
@@ -468,7 +465,7 @@ class Lane:
         if frame.kind == _ITEM and len(frame.payload) >= _NUMBER_BYTES:
             number = _number_of(frame)
             if not self._runs or number > self._runs[-1].last:
-                self._note(segment, number)
+                note(self._runs, segment, number)
                 return msgspec.structs.replace(state, last=max(state.last, number), clean=False)
         elif frame.kind == _STATE:
             try:
