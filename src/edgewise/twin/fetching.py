@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from edgewise.engine.backoff import Backoff
 from edgewise.engine.install import InstallError, InstallTransient, failed, plan, stage
 from edgewise.engine.protocol import Done, Failed, Fetch, Fetched, FetchProgress, FetchStage
-from edgewise.engine.resolve import NotRunnable, Resolution, Resolved, WantedManifest
+from edgewise.engine.resolve import NotRunnable, Resolution, Resolved, WantedManifest, unresolved
 from edgewise.engine.trees import STAGING, TREES, installed_trees
 from edgewise.ports.files import Files, FilesError
 from edgewise.resources.artifact import File, Variant
@@ -120,8 +120,10 @@ class Fetching:
             wanted = self._steps.send(data)
         except StopIteration as ended:
             self._take(ended.value)
-        except (NotRunnable, Untrusted, FetchMissing, FilesError) as error:
-            self._end(_failure(error))
+        except (NotRunnable, Untrusted, FetchMissing) as error:
+            self._end(unresolved(error))
+        except FilesError as error:
+            self._end(failed(error))
         else:
             self._ask(wanted)
 
@@ -146,7 +148,7 @@ class Fetching:
         try:
             self._tree = plan(resolved.variant, self._resident.device.around.limits).tree
         except InstallError as error:
-            self._end(_failure(error))
+            self._end(failed(error))
             return
         self._tell("Download")
         self._stage()
@@ -166,7 +168,7 @@ class Fetching:
         except _Needs as needs:
             self._send("blob", needs.digest, needs.offset, partial(self._got, needs))
         except (InstallError, FilesError) as error:
-            self._end(_failure(error))
+            self._end(failed(error))
         else:
             if not self._modelled:
                 self._tell("Verify")
@@ -283,16 +285,3 @@ def _stage_modelled(device: "SimDevice", variant: Variant, tree: str, arrived: t
 
 def _size(files: tuple[File, ...]) -> int:
     return sum(file.size for file in files)
-
-
-def _failure(error: Exception) -> Failed:
-    """Return what the engine is told of an error."""
-    match error:
-        case Untrusted():
-            return Failed(kind="untrusted", reason=error.reason, message=str(error))
-        case NotRunnable():
-            return Failed(kind="invalid", reason=error.reason, message=str(error))
-        case InstallError() | FilesError():
-            return failed(error)
-        case _:
-            return Failed(kind="transient", reason="MetadataMissing", message=f"the control plane has no {error}")
