@@ -23,7 +23,7 @@ from edgewise.twin.expected import behaviour_of, expected_metrics, resolved, spe
 from edgewise.twin.fleet import TwinFleet, TwinSite
 from edgewise.twin.generate import is_made_up
 from edgewise.twin.library import check
-from edgewise.twin.plan import Act, Plan, Profile, Subject
+from edgewise.twin.plan import WARM_UP_SEED, Act, Plan, Profile, Subject
 from edgewise.twin.scenario import Behaviour, Scenario
 from edgewise.twin.suiting import batteries, misfits, suited
 from edgewise.twin.versions import MODEL_BYTES, like, made_version, parameters_for, version_before, with_parameters
@@ -72,7 +72,15 @@ def change_plan(
     _check_behaviours(scenario, change.all_workloads())
     whole_scenario = behaving(scenario, fleet, change.all_workloads(), change.changed(), change.said)
     whole_scenario = msgspec.structs.replace(whole_scenario, settle=_settle(scenario, change.changed()))
-    plan = Plan(seed=seed, fleet=fleet, scenario=whole_scenario, acts=change.acts(), profile=profile, warm_up=warm_up_seconds(fleet))
+    plan = Plan(
+        seed=seed,
+        fleet=fleet,
+        scenario=whole_scenario,
+        acts=change.acts(),
+        profile=profile,
+        warm_up=warm_up_seconds(fleet),
+        warm_up_seed=WARM_UP_SEED,
+    )
     return Rehearsed(plan=plan, assumptions=tuple(dict.fromkeys(change.said)), misfits=tuple(change.misfits))
 
 

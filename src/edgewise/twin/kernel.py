@@ -28,6 +28,10 @@ class Stream:
     def __init__(self, seed: int) -> None:
         self._state = seed & _MASK
 
+    def begin_anew(self, seed: int) -> None:
+        """Go on as a fresh stream of that seed."""
+        self._state = seed & _MASK
+
     def bits(self) -> int:
         """Return the next 64 bits."""
         self._state = (self._state + 0x9E3779B97F4A7C15) & _MASK
@@ -107,6 +111,7 @@ class Kernel:
         self.called = 0
         self._queue: list[tuple[float, int, Ticket]] = []
         self._order = 0
+        self._streams: list[tuple[Stream, tuple[str | int, ...]]] = []
 
     @property
     def wall(self) -> float:
@@ -114,9 +119,21 @@ class Kernel:
         return EPOCH + self.now
 
     def stream(self, *names: str | int) -> Stream:
-        """Return the stream of the component of that name: the same for the same seed and name, whatever else draws."""
-        text = "\0".join(map(str, (self.seed, *names)))
-        return Stream(int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big"))
+        """Return the stream of the component of that name: the same for the same seed and name, whatever else draws. For what is kept:
+        it goes on with another seed when the run does."""
+        stream = Stream(_seed_of(self.seed, names))
+        self._streams.append((stream, names))
+        return stream
+
+    def drawn(self, *names: str | int) -> Stream:
+        """Return a stream that is drawn from now and not kept."""
+        return Stream(_seed_of(self.seed, names))
+
+    def reseed(self, seed: int) -> None:
+        """Let all chance come from another seed from now on."""
+        self.seed = seed
+        for stream, names in self._streams:
+            stream.begin_anew(_seed_of(seed, names))
 
     def at(self, time: float, call: Callable[[], None]) -> Ticket:
         """Call `call` at `time`, or at once when that is past."""
@@ -146,3 +163,8 @@ class Kernel:
                 self.called += 1
                 call()
         self.now = max(self.now, until)
+
+
+def _seed_of(seed: int, names: tuple[str | int, ...]) -> int:
+    text = "\0".join(map(str, (seed, *names)))
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")

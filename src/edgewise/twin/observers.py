@@ -38,7 +38,7 @@ class Observer:
     every: float | None = None
 
     def began(self, world: "World") -> None:
-        """Look at the world before anything happened."""
+        """Look at the world before anything happened; again when a world that warmed up for several runs takes up this one."""
 
     def stepped(self, world: "World", device: "SimDevice", step: EngineStep) -> None:
         """Look at what a device's engine decides, before it is written down."""

@@ -1,6 +1,6 @@
 """What one run is asked to do. A plan and nothing else decides what happens: it can be sent to another process or machine and run again."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -44,7 +44,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run. Until `warm_up` seconds the fleet joins and takes up what it runs (`fleet.workloads`), without faults; times of `acts` and
-    faults count from there. `only`: the numbers of the faults to keep (None: all)."""
+    faults count from there. `only`: the numbers of the faults to keep (None: all). `warm_up_seed`: where chance comes from during the
+    warm-up; `seed` takes over when it is over, so that runs which differ in their seed begin alike (None: `seed` from the beginning)."""
 
     seed: int
     fleet: TwinFleet
@@ -53,6 +54,27 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     profile: Profile = Profile()
     warm_up: float = 600.0
     only: tuple[int, ...] | None = None
+    warm_up_seed: int | None = None
+
+
+WARM_UP_SEED: Final = 0
+"""What all runs of a rehearsal warm up with."""
+
+
+def warm_up_of(plan: Plan) -> Plan | None:
+    """Return what decides how the fleet of a plan warms up: two plans for which it is the same may share one warm-up. None: the warm-up
+    is the run's own. What only new versions do is left out: none runs yet."""
+    if plan.warm_up_seed is None:
+        return None
+    scenario = plan.scenario
+    behaviours = tuple(each for each in scenario.behaviours if each.version != "new")
+    return Plan(
+        seed=plan.warm_up_seed,
+        fleet=plan.fleet,
+        scenario=Scenario(name="warm-up", link=scenario.link, behaviours=behaviours),
+        profile=plan.profile,
+        warm_up=plan.warm_up,
+    )
 
 
 def new_versions(plan: Plan) -> frozenset[str]:

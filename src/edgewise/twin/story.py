@@ -27,7 +27,7 @@ from edgewise.twin.change import Rehearsed, change_plan, quick, warm_up_seconds
 from edgewise.twin.expected import behaviour_of, resolved, workload_key
 from edgewise.twin.fleet import TwinDevice, TwinFleet
 from edgewise.twin.library import check
-from edgewise.twin.plan import Act, Plan, Profile
+from edgewise.twin.plan import WARM_UP_SEED, Act, Plan, Profile
 from edgewise.twin.scenario import FaultRule, Scenario, Select
 from edgewise.twin.versions import made_version
 
@@ -73,6 +73,7 @@ def story_plan(fleet: TwinFleet, scenario: Scenario, seed: int, profile: Profile
         acts=acts,
         profile=profile,
         warm_up=warm_up_seconds(grown),
+        warm_up_seed=WARM_UP_SEED,
     )
     return Rehearsed(plan=plan, assumptions=tuple(said))
 

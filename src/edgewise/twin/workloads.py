@@ -38,7 +38,7 @@ class Behaviours:
             self._known[key] = numbers
         for number in numbers:
             rule = self._rules[number]
-            if rule.share >= 1.0 or self._kernel.stream("behaviour", number, device).unit() < rule.share:
+            if rule.share >= 1.0 or self._kernel.drawn("behaviour", number, device).unit() < rule.share:
                 return rule
         return _DEFAULT
 

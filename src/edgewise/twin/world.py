@@ -1,6 +1,7 @@
 """One run: builds the whole world of a plan, lets acts and faults come in their time, and says when everything has come to rest.
 
-`run.py` drives it to its end. For numbers and experiments it can be driven by hand: `World(plan)`, `begin()`, `advance(seconds)`.
+`run.py` drives it to its end. For numbers and experiments it can be driven by hand: `World(plan)`, `advance(seconds)`, `begin()`. A world
+that is warmed up can begin any plan that warms up alike (`plan.warm_up_of`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -39,6 +40,7 @@ from edgewise.twin.scenario import Fault
 from edgewise.twin.schedule import kept, schedule
 from edgewise.twin.trust import SharedChecks, TwinRepository, verifying
 from edgewise.twin.vault import MemoryVault, SqliteVault, Vault
+from edgewise.twin.workloads import Behaviours
 from edgewise.wire.desired import DesiredState
 from edgewise.wire.report import Report
 
@@ -79,7 +81,7 @@ class World(Watch, Witness):
     ) -> None:
         self.plan = plan
         self.limits = limits
-        self.kernel = Kernel(plan.seed, sink)
+        self.kernel = Kernel(plan.seed if plan.warm_up_seed is None else plan.warm_up_seed, sink)
         self.repository = TwinRepository(self.kernel.stream("repository"), self.kernel.wall) if plan.profile.trust == "tuf" else None
         """The signed repository, where devices verify it."""
         self.published = Published(plan.profile.install, self._release)
@@ -95,7 +97,7 @@ class World(Watch, Witness):
         self.network = Network(self.kernel, self.control)
         self.people = Operator(self.kernel, self.control, self.published)
         self.observations = Observations(self.kernel)
-        self.faults = kept(schedule(plan.scenario, plan.fleet, plan.seed), plan.only)
+        self.faults: tuple[Fault, ...] = ()
         self.faults_begun = 0
         self.devices: dict[str, SimDevice] = {}
         self.twins: dict[str, TwinDevice] = {device.name: device for device in plan.fleet.devices}
@@ -114,14 +116,15 @@ class World(Watch, Witness):
         self.identities = Identities(self)
         self.overlaps = Overlaps()
         self.outages = ControlOutages(self)
+        self.exchanges_before = 0
+        """Exchanges of the warm-up."""
         self._energy_before = 0.0
         self._bytes_before: dict[str, int] = {}
         self._rest = Rest(self)
         self._hooks(observers)
         self._build(make_device)
         self._keep_fresh()
-        for observer in observers:
-            observer.began(self)
+        self._take_up(plan)
 
     def _hooks(self, observers: Sequence[Observer]) -> None:
         """Call only what observers override."""
@@ -212,9 +215,23 @@ class World(Watch, Witness):
         """How often a run looks whether everything is at rest: less often in a large fleet."""
         return self.limits.check_seconds * max(1.0, len(self.devices) / 5_000.0)
 
-    def begin(self) -> None:
-        """Begin to count: from now on acts and faults come."""
+    def _take_up(self, plan: Plan) -> None:
+        """Take up what only the run decides, not how it warmed up."""
+        self.plan = plan
+        self.faults = kept(schedule(plan.scenario, plan.fleet, plan.seed), plan.only)
+        for observer in self._observers:
+            observer.began(self)
+
+    def begin(self, plan: Plan | None = None) -> None:
+        """Begin to count: from now on acts and faults come, those of `plan` where it is given. It must warm up as the world's own does."""
+        if plan is not None and plan is not self.plan:
+            self.around.behaviours = Behaviours(self.kernel, plan.scenario.behaviours, new_versions(plan))
+            self._take_up(plan)
+        if self.plan.warm_up_seed is not None:
+            self.kernel.reseed(self.plan.seed)
+            self.kernel.note("begin", "run", str(self.plan.seed))
         t0 = self.t0 = self.kernel.now
+        self.exchanges_before = self.control.exchanges
         self.observations.began_at = t0
         self.observations.begin()
         self._bytes_before = self.network.bytes_by_site()
