@@ -151,7 +151,7 @@ def _agent(view: "FleetView", change: Change, document: Document | None) -> None
     if before is not None and before.spec.quarantined and not row.spec.quarantined:
         # A person decided which device is real: what was seen before must not quarantine it again at once.
         view.sessions.pop(name, None)
-    if before is None or before.spec != row.spec:
+    if before is None or before.spec != row.spec or before.status.quarantines != row.status.quarantines:
         view.unrendered.update(row.spec.devices)
     view.leaving.update(device for device in row.spec.devices if device in view.devices and view.devices[device].facts.leaving)
 

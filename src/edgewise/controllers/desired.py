@@ -70,6 +70,7 @@ def decide_desired(agent: str, after: Position | None, view: FleetView, seal: Se
 
 
 def _document(view: FleetView, device: DeviceRow, number: int, seal: Seal) -> DeviceDesired:
+    agent = view.agents.get(device.spec.agent)
     instances = tuple(_instance(view, device, parts, seal) for parts in _parts(view, device))
     return DeviceDesired(
         device=device.key.name,
@@ -78,6 +79,7 @@ def _document(view: FleetView, device: DeviceRow, number: int, seal: Seal) -> De
         instances=instances,
         cleared_refusals=device.spec.cleared_refusals,
         decommission=device.spec.decommission,
+        tell_again=agent.status.quarantines if agent is not None else 0,
     )
 
 
@@ -157,7 +159,7 @@ def _content(view: FleetView, device: DeviceRow) -> int:
             device.uid,
             device.spec.cleared_refusals,
             device.spec.decommission,
-            agent.spec.sealing_key if agent is not None else "",
+            (agent.spec.sealing_key, agent.status.quarantines) if agent is not None else None,
             *(fingerprint(parts) for parts in _parts(view, device)),
         )
     )

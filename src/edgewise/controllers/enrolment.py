@@ -124,7 +124,8 @@ def complete_join(decision: JoinDecision, view: FleetView, now: float, serial: s
     known = view.agents.get(decision.agent)
     status = AgentStatus(certificate_serial=serial, certificate_not_after=not_after, joined_at=now)
     if decision.token is None and known is not None:
-        return Transaction(now=now, writes=(put_status(known, msgspec.structs.replace(status, joined_at=known.status.joined_at)),))
+        status = msgspec.structs.replace(known.status, certificate_serial=serial, certificate_not_after=not_after)
+        return Transaction(now=now, writes=(put_status(known, status),))
     request = decision.request
     spec = AgentSpec(
         devices=(decision.device,),

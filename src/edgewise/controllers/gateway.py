@@ -57,12 +57,13 @@ _NAME_MAX: Final = 512
 
 class ReportDecision(msgspec.Struct, frozen=True, kw_only=True):
     """What to write, and what to answer once it is written. `frames` are counted by `settle`; `returned` are the devices that are Online
-    by this report."""
+    by this report. `disowned`: nothing of it is taken, the device is to number it anew."""
 
     transaction: Transaction
     answer: ReportAnswer
     frames: tuple[FrameReport, ...] = ()
     returned: tuple[str, ...] = ()
+    disowned: bool = False
 
 
 class _Taken:
@@ -128,6 +129,8 @@ def decide_report(report: Report, agent: str, view: FleetView, now: float, limit
     quarantine = _seen_under(report.session, row, view, now)
     if quarantine is not None:
         return quarantine
+    if report.incarnation == row.status.disowned:
+        return _to_be_numbered_anew(report, now)
     known = view.marks.get(agent)
     kept = known.numbers if known is not None and known.incarnation == report.incarnation else {}
     taken = _Taken(row, view, DeviceClock(report, now), limits)
@@ -155,6 +158,13 @@ def decide_report(report: Report, agent: str, view: FleetView, now: float, limit
         frames=tuple(taken.frames),
         returned=tuple(name for name in taken.devices if view.devices[name].status.connection is not Connection.ONLINE),
     )
+
+
+def _to_be_numbered_anew(report: Report, now: float) -> ReportDecision:
+    """Take nothing of a report whose numbers another device gave to other things as well, and acknowledge more than can ever have been
+    numbered: its outbox goes on under a new incarnation then, and sends all that it holds again."""
+    answer = ReportAnswer(marks=dict.fromkeys(report.lanes, _NUMBER_MAX), time=now)
+    return ReportDecision(transaction=Transaction(now=now), answer=answer, disowned=True)
 
 
 def settle(view: FleetView, decision: ReportDecision, written: Written) -> None:
@@ -204,12 +214,18 @@ def _is_session(text: str) -> bool:
 def _seen_under(session: str, row: AgentRow, view: FleetView, now: float) -> Refusal | None:
     agent = row.key.name
     seen = view.sessions[agent] = next_session(view.sessions.get(agent), session)
-    return _quarantine(row, now) if seen.flips >= view.limits.controllers.session_flips_max else None
+    return _quarantine(row, view, now) if seen.flips >= view.limits.controllers.session_flips_max else None
 
 
-def _quarantine(row: AgentRow, now: float) -> Refusal:
+def _quarantine(row: AgentRow, view: FleetView, now: float) -> Refusal:
+    known = view.marks.get(row.key.name)
     spec = msgspec.structs.replace(row.spec, quarantined=True)
-    status = msgspec.structs.replace(row.status, message="two devices showed this identity in turns")
+    status = msgspec.structs.replace(
+        row.status,
+        message="two devices showed this identity in turns",
+        quarantines=row.status.quarantines + 1,
+        disowned=known.incarnation if known is not None else "",
+    )
     message = f"agent {row.key.name} shows two sessions in turns: two devices show one identity; both are quarantined"
     refusal = refuse(403, "Quarantined", message)
     transaction = Transaction(

@@ -27,6 +27,12 @@ def adopt(document: DeviceDesired, live: dict[str, Live], step: Step) -> None:
         _instance(want, before.get(want.name), live.get(want.name), step)
 
 
+def telling_of(document: DeviceDesired) -> tuple[int, int]:
+    """Return what changes when everything is to be told again: a store that was set back to a backup has lost what it acknowledged, and
+    what another device told under this one's name may be wrong."""
+    return document.position.epoch, document.tell_again
+
+
 def _newer(document: DeviceDesired, old: DeviceDesired) -> bool:
     return document.position.epoch != old.position.epoch or document.position.n > old.position.n
 

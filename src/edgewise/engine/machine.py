@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Final, assert_never
 
 from edgewise.engine import converge, garbage, lifecycle, probes, recovery, reports, update
-from edgewise.engine.adoption import adopt
+from edgewise.engine.adoption import adopt, telling_of
 from edgewise.engine.model import SLOTS, Live, State, Step, Storage, replace
 from edgewise.engine.protocol import (
     ContactChanged,
@@ -120,8 +120,9 @@ def _desired(state: State, event: Desired, step: Step) -> State:
     before = step.durable.document
     adopt(event.document, state.live, step)
     after = step.durable.document
-    another = before is not None and after is not None and before.position.epoch != after.position.epoch
-    return reports.forget_told(state) if another else state
+    if before is None or after is None or telling_of(before) == telling_of(after):
+        return state
+    return reports.forget_told(state)
 
 
 def _each(state: State, change: Callable[[Live], Live]) -> State:

@@ -110,7 +110,7 @@ def _instance_item(step: Step, live: Live, status: InstanceStatus, *, gone: bool
 
 
 def forget_told(state: State) -> State:
-    """Tell everything again: a control plane whose store was set back to a backup has lost what it acknowledged since."""
+    """Tell everything again (see `adoption.telling_of`)."""
     live = {name: replace(one, reported=None) for name, one in state.live.items()}
     return replace(state, live=live, told_stopped={}, reported=None)
 

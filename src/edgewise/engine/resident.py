@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from edgewise.engine import recovery
+from edgewise.engine.adoption import telling_of
 from edgewise.engine.journal import Journal
 from edgewise.engine.model import State
 from edgewise.engine.protocol import Event, Exited, RunningSlot
@@ -39,26 +40,32 @@ def position(state: State) -> Position:
 
 
 class Inventory:
-    """What the control plane was told of the device itself: once at the start, when it changed, and again under another epoch. A control
-    plane whose store was set back to a backup has lost what it acknowledged since."""
+    """What the control plane was told of the device itself: once at the start, when it changed, and again when everything is to be told
+    again (see `adoption.telling_of`)."""
 
-    __slots__ = ("_epoch", "_told")
+    __slots__ = ("_of", "_told")
 
     def __init__(self) -> None:
         self._told: DeviceReport | None = None
-        self._epoch = 0
+        self._of: tuple[int, int] | None = None
 
     def outdated(self, state: State) -> bool:
-        """Whether what was told went to a store of another epoch than the one that the device follows now."""
-        epoch = position(state).epoch
-        self._epoch = self._epoch or epoch  # the first document after joining is of the store that was told already
-        return self._told is not None and 0 < epoch != self._epoch
+        """Whether what was told has to be told again."""
+        of = _telling_of(state)
+        if self._of is None:
+            self._of = of  # the first document after joining is of the store that was told already
+        return self._told is not None and of is not None and of != self._of
 
     def news(self, report: DeviceReport, state: State) -> bool:
         """Whether `report` is to be told now; then it counts as told."""
         fresh = report != self._told or self.outdated(state)
-        self._told, self._epoch = report, position(state).epoch
+        self._told, self._of = report, _telling_of(state)
         return fresh
+
+
+def _telling_of(state: State) -> tuple[int, int] | None:
+    document = state.durable.document
+    return telling_of(document) if document is not None else None
 
 
 def exit_known(event: Event) -> str:

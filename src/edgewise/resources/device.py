@@ -100,7 +100,8 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 
 
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What was seen of an agent. Times in seconds since the Unix epoch."""
+    """What was seen of an agent. Times in seconds since the Unix epoch. `quarantines` counts how often two devices showed this identity;
+    `disowned` is the outbox's incarnation under which both numbered what they told the last time: nothing is taken under it any more."""
 
     observed_generation: int = 0
     lifecycle: AgentLifecycle = AgentLifecycle.ENROLLED
@@ -108,6 +109,8 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     certificate_not_after: float = 0.0
     joined_at: float = 0.0
     message: str = ""
+    quarantines: int = 0
+    disowned: str = ""
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="kind", tag="Agent", forbid_unknown_fields=True):

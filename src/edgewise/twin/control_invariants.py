@@ -133,6 +133,8 @@ class AcknowledgedKept(Observer):
 
     def reported(self, world: "World", agent: str, report: Report, decision: ReportDecision) -> None:
         """See `Observer`."""
+        if decision.disowned:
+            return
         incarnation, marks = self._marks.get(agent, ("", {}))
         if incarnation != report.incarnation:
             self._earlier.setdefault(agent, set()).add(incarnation)

@@ -106,7 +106,9 @@ def _waits(instance: InstanceRow) -> bool:
 
 
 def _workload(view: FleetView) -> str:
+    """Return the workload that devices are still to be found for. One that was deleted gets none; it is there until its last device has
+    stopped it, which one that is lost never does."""
     for key, workload in sorted(view.workloads.items()):
-        if workload.unplaced:
+        if workload.unplaced and workload.deleted_at is None:
             return f"workload {key[1]} is to be placed"
     return ""

@@ -81,7 +81,8 @@ class Contingency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class DeviceDesired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything one device should run. `cleared_refusals`: forget refused revisions when this is greater than what was last seen."""
+    """Everything one device should run. `cleared_refusals`: forget refused revisions when this is greater than what was last seen.
+    `tell_again`: tell everything again when this is not what was last seen, because another device told things under this one's name."""
 
     device: str
     uid: str
@@ -90,6 +91,7 @@ class DeviceDesired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     contingencies: tuple[Contingency, ...] = ()
     cleared_refusals: int = 0
     decommission: bool = False
+    tell_again: int = 0
 
 
 class StreamRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

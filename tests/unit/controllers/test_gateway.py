@@ -315,6 +315,34 @@ def test_an_operator_lets_a_quarantined_agent_in_again(two):
     assert not isinstance(send(two, report(9, happened("d0", "y"), session="b")), Refusal)
 
 
+def let_in_again_after_quarantine(fleet, told):
+    """Two devices show the identity of d0, both under the numbering `one`; then a person lets it in again."""
+    for number, session in enumerate("ababa", told):
+        answer = send(fleet, report(number, happened("d0", "x"), session=session))
+    fleet.write(answer.transaction)
+    agent = fleet.get("Agent", "d0", "")
+    fleet.put(msgspec.structs.replace(agent, spec=msgspec.structs.replace(agent.spec, quarantined=False)))
+
+
+def test_what_was_numbered_as_the_clone_did_is_not_taken_for_told(two):
+    let_in_again_after_quarantine(two, told=5)
+    shared = send(two, report(6, happened("d0", "mine"), session="c"))
+    assert (shared.transaction.events, shared.transaction.marks) == ((), ())
+    assert shared.answer.marks["events"] > 10**9  # beyond all that was ever numbered: the device numbers anew, and sends all again
+    anew = send(two, report(6, happened("d0", "mine"), session="c", incarnation="another"))
+    assert [row.message for row in anew.transaction.events] == ["mine"]
+    assert anew.answer.marks == {"events": 6}
+
+
+def test_a_device_that_was_let_in_again_is_asked_to_tell_everything_again(two):
+    gateway.refresh(two.view)
+    first = gateway.decide_desired("d0", None, two.view, lambda _key, _device: b"")
+    let_in_again_after_quarantine(two, told=1)
+    assert gateway.refresh(two.view) == {"d0"}
+    after = gateway.decide_desired("d0", first.position, two.view, lambda _key, _device: b"")
+    assert [document.tell_again for document in (*first.devices, *after.devices)] == [0, 1]
+
+
 # ---- joining ----
 
 

@@ -219,3 +219,12 @@ def test_everything_is_told_again_after_the_control_plane_was_restored_from_a_ba
     rig.log.clear()
     rig.desire(want("r1", probation_seconds=0), epoch=2)
     assert emitted(rig, InstanceReport) == []
+
+
+def test_everything_is_told_again_once_after_another_device_may_have_told_it() -> None:
+    rig = committed()
+    for _ in range(2):
+        rig.__dict__["told"].clear()
+        rig.desire(want("r1", probation_seconds=0), tell_again=1)
+    assert [item.status.committed for item in emitted(rig, InstanceReport)] == ["r1"]
+    assert [item.update for item in emitted(rig, DeviceReport)] == [DeviceUpdate.UP_TO_DATE, None]
