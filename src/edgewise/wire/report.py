@@ -58,7 +58,9 @@ class EventReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, array_like=True):
-    """One metric over one window, summarised. Names and units follow OpenTelemetry. `instance` is NAMESPACE/WORKLOAD or empty."""
+    """One metric over one window, summarised. Names and units follow OpenTelemetry. `instance` is NAMESPACE/WORKLOAD or empty. A histogram
+    may carry `buckets`: how many values were at most each of `bounds`, and in the last how many were above all. `sketch` is a mergeable
+    summary of the distribution, in the bytes of `sketch_type` (`kll-float`: Apache DataSketches). An older agent leaves these out."""
 
     name: str
     unit: str
@@ -72,6 +74,10 @@ class Series(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, arra
     max: float
     last: float
     temporality: Literal["delta", "cumulative"] = "delta"
+    bounds: tuple[float, ...] = ()
+    buckets: tuple[int, ...] = ()
+    sketch: bytes = b""
+    sketch_type: str = ""
 
 
 class FrameReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="item", tag="frame"):
