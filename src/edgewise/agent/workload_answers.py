@@ -4,6 +4,8 @@ The caller is known by the socket it came through, never by what it says. It may
 on this device; anything else is denied in the same words whether it exists or not.
 """
 
+import functools
+import itertools
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -11,6 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from edgewise.agent import aggregate
 from edgewise.agent.aggregate import Aggregator, Sample, Window
 from edgewise.agent.workload_messages import (
     Feedback,
@@ -19,6 +22,7 @@ from edgewise.agent.workload_messages import (
     Point,
     RefusedPoint,
     ServiceAnswer,
+    Summary,
     Taken,
 )
 from edgewise.ports.clock import Clock
@@ -145,17 +149,21 @@ class Answers:
         return {}
 
     def _metrics(self, request: Request, view: InstanceView, _name: str) -> Taken:
-        points = _decoded(request.body, Metrics).metrics
+        said = _decoded(request.body, Metrics)
         own = self._own_revision(request, view)
+        steps: list[Callable[[], None]] = [
+            *(functools.partial(self._add_point, view, own, point) for point in said.metrics),
+            *(functools.partial(self._add_summary, view, own, summary) for summary in said.summaries),
+        ]
         refused = []
-        for index, point in enumerate(points):
+        for index, step in enumerate(steps):
             try:
-                self._add(view, self._about(view, point, own), point)
+                step()
             except ApiRefused as error:
                 refused.append((index, error))
-        if points and len(refused) == len(points):
+        if steps and len(refused) == len(steps):
             raise refused[0][1]
-        return Taken(len(points) - len(refused), tuple(RefusedPoint(index, error.reason, str(error)) for index, error in refused))
+        return Taken(len(steps) - len(refused), tuple(RefusedPoint(index, error.reason, str(error)) for index, error in refused))
 
     def _feedback(self, request: Request, view: InstanceView, _name: str) -> Taken:
         said = _decoded(request.body, Feedback)
@@ -163,6 +171,26 @@ class Answers:
         values = (1.0,) * said.correct + (0.0,) * said.wrong
         self._add(view, (instance, said.revision), Point(name=ACCURACY_METRIC, values=values, unit="1"))
         return Taken(len(values))
+
+    def _add_point(self, view: InstanceView, own: str, point: Point) -> None:
+        self._add(view, self._about(view, point, own), point)
+
+    def _add_summary(self, view: InstanceView, own: str, summary: Summary) -> None:
+        revision = summary.revision or own
+        if summary.revision:
+            self._known(view, view.name.partition("/")[2], summary.revision)
+        numbers = (summary.sum, summary.sum_squares, summary.min, summary.max, summary.last, *summary.bounds)
+        if not all(map(math.isfinite, numbers)) or not summary.min <= summary.last <= summary.max:
+            raise ApiRefused(400, "Invalid", f"{summary.name} needs finite numbers, and its last value between its least and its greatest")
+        buckets = len(summary.buckets) == len(summary.bounds) + 1 and sum(summary.buckets) == summary.count
+        if (summary.bounds or summary.buckets) and not (buckets and _ascending(summary.bounds)):
+            raise ApiRefused(
+                400, "Invalid", f"{summary.name} needs ascending bounds, one bucket more than bounds, and all values in buckets"
+            )
+        fields = {field: getattr(summary, field) for field in summary.__struct_fields__ if field != "revision"}
+        taken = aggregate.Summary(instance=view.name, revision=revision, **fields)
+        if not self._aggregator.add_summary(taken, self._clock.wall(), self._clock.monotonic(), view.name):
+            raise ApiRefused(429, "WindowFull", f"this window has no room for {summary.name}: it is taken in the next one")
 
     def _about(self, view: InstanceView, point: Point, own: str) -> tuple[str, str]:
         if point.subject is None:
@@ -186,6 +214,10 @@ class Answers:
         sample = Sample(name=point.name, values=values, instance=about[0], revision=about[1], unit=point.unit, type=point.type)
         if not self._aggregator.add(sample, self._clock.wall(), self._clock.monotonic(), view.name):
             raise ApiRefused(429, "TooManySeries", f"{point.name} is one series too many for this window")
+
+
+def _ascending(bounds: tuple[float, ...]) -> bool:
+    return all(low < high for low, high in itertools.pairwise(bounds))
 
 
 def _namespace(view: InstanceView) -> str:

@@ -28,10 +28,32 @@ class Point(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     subject: Subject | None = None
 
 
-class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /v1/metrics`."""
+class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Many values of one metric, summarised by the caller. `buckets` counts the values at most each of `bounds` (ascending), and in its
+    last place those above all. `sketch` is the bytes of a mergeable summary of the distribution, Base64; a series takes one in a window.
+    `revision`: of the caller's own instance; empty: the one that it runs."""
 
-    metrics: Annotated[tuple[Point, ...], msgspec.Meta(max_length=1000)]
+    name: MetricName
+    count: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
+    sum: float
+    sum_squares: Annotated[float, msgspec.Meta(ge=0)]
+    min: float
+    max: float
+    last: float
+    unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    type: Literal["gauge", "counter", "histogram"] = "histogram"
+    bounds: Annotated[tuple[float, ...], msgspec.Meta(max_length=64)] = ()
+    buckets: Annotated[tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(max_length=65)] = ()
+    sketch: Annotated[bytes, msgspec.Meta(max_length=8192)] = b""
+    sketch_type: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    revision: RevisionText = ""
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/metrics`: single values, and what the caller summarised itself."""
+
+    metrics: Annotated[tuple[Point, ...], msgspec.Meta(max_length=1000)] = ()
+    summaries: Annotated[tuple[Summary, ...], msgspec.Meta(max_length=128)] = ()
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,7 +66,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class RefusedPoint(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A metric that was not taken, by its place in the request."""
+    """A metric that was not taken, by its place in the request; summaries count on after the metrics."""
 
     index: int
     reason: str

@@ -215,3 +215,49 @@ def test_anything_is_answered_or_refused(path, method, body):
     except ApiRefused as refused:
         refusals.append(refused.status)
     assert all(400 <= status < 500 for status in refusals)
+
+
+SUMMARY = {
+    "name": "model.server.request.duration", "unit": "s", "count": 3, "sum": 0.6, "sumSquares": 0.14, "min": 0.1, "max": 0.3, "last": 0.2,
+    "bounds": [0.1, 0.25], "buckets": [1, 1, 1],
+}  # fmt: skip
+
+
+def test_what_a_workload_summarised_is_taken_for_its_own_revision(bench):
+    bench.publish(views={"shop/camera": InstanceView(name="shop/camera", revision="c1", also_running=("c2",))})
+    sketch = {"sketch": "AAEC", "sketchType": "kll-float"}
+    body = {"metrics": [{"name": "x", "value": 1}], "summaries": [SUMMARY, SUMMARY | sketch | {"revision": "c2"}]}
+    assert bench.ask("POST", "/v1/metrics", body).accepted == 3
+    first, second = bench.aggregator.take(0, 0).series[1:]
+    assert (first.instance, first.revision, first.count, first.sum, first.buckets) == ("shop/camera", "c1", 3, 0.6, (1, 1, 1))
+    assert (second.revision, second.sketch, second.sketch_type) == ("c2", b"\0\1\2", "kll-float")
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({"buckets": [1, 1]}, (400, "Invalid")),
+        ({"buckets": [1, 1, 2]}, (400, "Invalid")),
+        ({"buckets": [4, -1, 0]}, (400, "Invalid")),
+        ({"bounds": [0.25, 0.1]}, (400, "Invalid")),
+        ({"bounds": [0.1, 0.1]}, (400, "Invalid")),
+        ({"bounds": []}, (400, "Invalid")),
+        ({"count": 0}, (400, "Invalid")),
+        ({"sumSquares": -1}, (400, "Invalid")),
+        ({"last": 0.5}, (400, "Invalid")),
+        ({"sketch": "no Base64!"}, (400, "Invalid")),
+        ({"sketch": "AAAA" * 2731}, (400, "Invalid")),
+        ({"bounds": list(range(65)), "buckets": [3] + [0] * 65}, (400, "Invalid")),
+        ({"revision": "never-ran-here"}, (403, "Denied")),
+        ({"subject": {"workload": "eye", "revision": "e1"}}, (400, "Invalid")),
+    ],
+)
+def test_a_summary_that_is_not_true_of_itself_is_refused(bench, changes, answer):
+    assert bench.refusal("POST", "/v1/metrics", {"summaries": [SUMMARY | changes]}) == answer
+    assert bench.series() == {}
+
+
+def test_a_summary_for_which_the_window_has_no_room_is_told_so_and_the_rest_is_taken(bench):
+    sketched = SUMMARY | {"sketch": "AAEC", "sketchType": "kll-float"}
+    taken = bench.ask("POST", "/v1/metrics", {"summaries": [sketched, sketched]})
+    assert (taken.accepted, [(one.index, one.reason) for one in taken.refused]) == (1, [(1, "WindowFull")])
