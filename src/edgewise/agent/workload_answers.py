@@ -150,12 +150,12 @@ class Answers:
 
     def _metrics(self, request: Request, view: InstanceView, _name: str) -> Taken:
         said = _decoded(request.body, Metrics)
-        if not said.metrics and not said.summaries:
+        if said.metrics is None and said.summaries is None:
             raise ApiRefused(400, "Invalid", "the request has neither metrics nor summaries")
         own = self._own_revision(request, view)
         steps: list[Callable[[], None]] = [
-            *(functools.partial(self._add_point, view, own, point) for point in said.metrics),
-            *(functools.partial(self._add_summary, view, own, summary) for summary in said.summaries),
+            *(functools.partial(self._add_point, view, own, point) for point in said.metrics or ()),
+            *(functools.partial(self._add_summary, view, own, summary) for summary in said.summaries or ()),
         ]
         refused = []
         for index, step in enumerate(steps):
@@ -163,7 +163,7 @@ class Answers:
                 step()
             except ApiRefused as error:
                 refused.append((index, error))
-        if len(refused) == len(steps):
+        if steps and len(refused) == len(steps):
             raise refused[0][1]
         return Taken(len(steps) - len(refused), tuple(RefusedPoint(index, error.reason, str(error)) for index, error in refused))
 

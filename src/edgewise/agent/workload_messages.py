@@ -50,10 +50,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /v1/metrics`: single values, and what the caller summarised itself."""
+    """The body of `POST /v1/metrics`: single values, what the caller summarised itself, or both."""
 
-    metrics: Annotated[tuple[Point, ...], msgspec.Meta(max_length=1000)] = ()
-    summaries: Annotated[tuple[Summary, ...], msgspec.Meta(max_length=128)] = ()
+    metrics: Annotated[tuple[Point, ...], msgspec.Meta(max_length=1000)] | None = None
+    summaries: Annotated[tuple[Summary, ...], msgspec.Meta(max_length=128)] | None = None
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
