@@ -96,7 +96,7 @@ def _say_how_fast(made: "Rehearsal", seconds: float) -> None:
     if made.interrupted:
         of = "those" if made.runs else f"{len(made.partial)} that had begun" if made.partial else "nothing"
         output.note(f"interrupted: {len(made.runs)} of {made.planned} runs were done; what follows is of {of}")
-    exchanges = sum(result.exchanges for result in results)
+    exchanges = sum(result.exchanges - result.warm_up_exchanges for result in results)
     simulated = sum(result.simulated_seconds for result in results)
     speed = f", {amount(exchanges / seconds)} exchanges/s" if seconds > 0 else ""
     output.note(f"{len(results)} run{'s' * (len(results) != 1)} in {duration(seconds)}: {duration(simulated)} simulated{speed}")

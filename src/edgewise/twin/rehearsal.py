@@ -1,4 +1,4 @@
-"""Many runs of one change under different seeds, in several processes.
+"""Many runs of one change under different seeds, several at a time.
 
 rehearse(plans, …) -> Rehearsal: results in the order of the plans, whichever run ended first; what was lost is told with its seed
 """
@@ -6,6 +6,7 @@ rehearse(plans, …) -> Rehearsal: results in the order of the plans, whichever 
 import contextlib
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import IO, Final
 
 import msgspec
 
+from edgewise.twin.nursery import obituary
 from edgewise.twin.plan import Plan
 from edgewise.twin.result import Progress, RunResult
 from edgewise.twin.worker import Done, Failed, Frames, Halt, Job, Run, Told, attempt, write_frame
@@ -26,7 +28,6 @@ WORKER: Final = (sys.executable, "-P", "-m", "edgewise.twin.worker")
 """How a worker is started."""
 
 _POLL_SECONDS: Final = 0.1
-_DETAILS_MAX: Final = 4000
 
 
 class RehearsalLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +62,8 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class RehearsalProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far all runs are together. `share` of the simulated time, `simulated_seconds` and `exchanges` summed over all runs so far."""
+    """How far all runs are together. `share` of the simulated time, `simulated_seconds` and `exchanges` (without those of warm-ups) summed
+    over all runs so far."""
 
     runs: int
     ended: int
@@ -87,9 +89,9 @@ def rehearse(
     worker: Sequence[str] = WORKER,
     limits: RehearsalLimits = LIMITS,
 ) -> Rehearsal:
-    """Make all runs: those of `plans`, or `plans(seed)` of each of `seeds`, made just before it is needed. With one process (or one plan)
-    they are made here, one after the other, else in `processes` workers. `stop` is asked often; once it is true, runs end early.
-    `runner` makes the runs that are made here.
+    """Make all runs: those of `plans`, or `plans(seed)` of each of `seeds`, made just before it is needed. A single one is made here, and
+    so are all of them, one after the other, where `runner` says how. Otherwise a worker makes them, in as many copies of itself at a time
+    as there are `processes`; the warm-up that they share is made once. `stop` is asked often; once it is true, runs end early.
 
     Raises `ValueError` for more than the limits allow, and what `plans` raises. An error in a run is no error of the rehearsal: it
     is in `lost`.
@@ -102,10 +104,10 @@ def rehearse(
     plan_of = (lambda number: plans(seeds[number])) if callable(plans) else plans.__getitem__
     board = _Board(count, progress)
     stopped = stop or (lambda: False)
-    if min(processes, count) == 1:
+    if count == 1 or runner is not None:
         _here(plan_of, board, stopped, runner or _real())
     else:
-        _Crew(plan_of, board, stopped, worker, limits).work(min(processes, count))
+        _Crew(plan_of, board, stopped, worker, limits).work(processes)
     return board.rehearsal(interrupted=stopped() and board.ended < count)
 
 
@@ -158,7 +160,7 @@ class _Board:
                 ended=len(self._ended),
                 share=(len(self._ended) + shares) / self.count,
                 simulated_seconds=sum(end.simulated_seconds for end in whole) + sum(at.simulated_seconds for at in part),
-                exchanges=sum(end.exchanges for end in whole) + sum(at.exchanges for at in part),
+                exchanges=sum(end.exchanges - end.warm_up_exchanges for end in whole) + sum(at.exchanges for at in part),
             )
         )
 
@@ -184,13 +186,12 @@ def _here(plan_of: Callable[[int], Plan], board: _Board, stopped: Callable[[], b
 
 
 class _Worker:
-    """One process and the run that it makes now."""
+    """The process in which runs are made."""
 
     def __init__(self, command: Sequence[str], frame_bytes_max: int) -> None:
-        self.number: int | None = None
         self.frames = Frames(frame_bytes_max)
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
-        # A group of its own: Ctrl-C is for the process that started it, which asks its workers to end.
+        # A group of its own: Ctrl-C is for the process that started it, which asks its worker to end.
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, bufsize=0, process_group=0
         )
@@ -208,8 +209,10 @@ class _Worker:
                 write_frame(self.process.stdin.fileno(), message)
 
     def end(self) -> None:
-        """End it at once; harmless when it did already."""
-        self.process.kill()
+        """End it and its copies at once; harmless when it did already."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self.errors):
             if pipe is not None:
@@ -223,15 +226,11 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             status = self.process.wait()
-        self.errors.seek(0, os.SEEK_END)
-        self.errors.seek(max(0, self.errors.tell() - _DETAILS_MAX))
-        details = self.errors.read().decode("utf-8", "replace").strip()
-        how = f"by signal {-status}" + (" (out of memory?)" if status == -9 else "") if status < 0 else f"with exit status {status}"
-        return Failed(f"its process ended {how}", details)
+        return obituary(status, self.errors)
 
 
 class _Crew:
-    """Workers, each with one run at a time; who dies is replaced as long as there is something to do."""
+    """A worker with some runs at a time; when it dies another one takes its place as long as there is something to do."""
 
     def __init__(
         self, plan_of: Callable[[int], Plan], board: _Board, stopped: Callable[[], bool], command: Sequence[str], limits: RehearsalLimits
@@ -242,72 +241,60 @@ class _Crew:
         self._command = command
         self._limits = limits
         self._decoder = msgspec.msgpack.Decoder(Told | Done | Failed)
-        self._selector = selectors.DefaultSelector()
         self._todo = list(range(board.count))[::-1]
-        self._workers: list[_Worker] = []
+        self._under_way: set[int] = set()
 
     def work(self, processes: int) -> None:
-        """Make all runs."""
-        try:
-            for _ in range(processes):
-                self._hire()
-            while any(worker.number is not None for worker in self._workers) and not self._stopped():
-                self._turn()
-            if self._stopped():
-                self._wind_up()
-        finally:
-            for worker in self._workers:
+        """Make all runs, so many at a time."""
+        while self._todo and not self._stopped():
+            worker = _Worker(self._command, self._limits.frame_bytes_max)
+            try:
+                for _ in range(min(processes, len(self._todo))):
+                    self._give(worker)
+                self._oversee(worker)
+            finally:
                 worker.end()
-            self._selector.close()
-
-    def _hire(self) -> None:
-        worker = _Worker(self._command, self._limits.frame_bytes_max)
-        self._workers.append(worker)
-        self._selector.register(worker.output, selectors.EVENT_READ, worker)
-        self._give(worker)
 
     def _give(self, worker: _Worker) -> None:
-        if not self._todo or self._stopped():
-            worker.number = None
-            return
-        worker.number = self._todo.pop()
-        plan = self._plan_of(worker.number)
-        self._board.begin(worker.number, plan.seed)
-        worker.send(Job(plan))
+        if self._todo and not self._stopped():
+            number = self._todo.pop()
+            plan = self._plan_of(number)
+            self._board.begin(number, plan.seed)
+            self._under_way.add(number)
+            worker.send(Job(plan, number))
 
-    def _wind_up(self) -> None:
-        """Take what the workers have, as long as they need no longer than allowed."""
-        for worker in self._workers:
-            worker.send(Halt())
-        deadline = time.monotonic() + self._limits.stop_seconds
-        while any(worker.number is not None for worker in self._workers) and time.monotonic() < deadline:
-            self._turn()
+    def _oversee(self, worker: _Worker) -> None:
+        """Take what the worker says, until nothing is under way, it dies, or it had its time after a stop."""
+        deadline = None
+        with selectors.DefaultSelector() as selector:
+            selector.register(worker.output, selectors.EVENT_READ)
+            while self._under_way and (deadline is None or time.monotonic() < deadline):
+                if deadline is None and self._stopped():
+                    worker.send(Halt())
+                    deadline = time.monotonic() + self._limits.stop_seconds
+                if selector.select(_POLL_SECONDS) and not self._read(worker):
+                    return
 
-    def _turn(self) -> None:
-        for key, _ in self._selector.select(_POLL_SECONDS):
-            worker: _Worker = key.data
-            received = os.read(worker.output, 1 << 20)
-            if not received:
-                self._bury(worker)
-                continue
-            for body in worker.frames.feed(received):
-                self._hear(worker, self._decoder.decode(body))
+    def _read(self, worker: _Worker) -> bool:
+        """Take what there is; tell whether the worker lives."""
+        received = os.read(worker.output, 1 << 20)
+        for body in worker.frames.feed(received):
+            self._hear(worker, self._decoder.decode(body))
+        if not received:
+            end = worker.obituary()
+            for number in sorted(self._under_way):
+                self._board.end(number, end)
+            self._under_way.clear()
+        return bool(received)
 
     def _hear(self, worker: _Worker, message: Told | Done | Failed) -> None:
-        if worker.number is None:
+        number = message.number
+        if number not in self._under_way:
             return
         match message:
             case Told(progress=progress):
-                self._board.tell(worker.number, progress)
+                self._board.tell(number, progress)
             case Done() | Failed():
-                self._board.end(worker.number, message)
+                self._under_way.discard(number)
+                self._board.end(number, message)
                 self._give(worker)
-
-    def _bury(self, worker: _Worker) -> None:
-        self._selector.unregister(worker.output)
-        if worker.number is not None:
-            self._board.end(worker.number, worker.obituary())
-        worker.end()
-        self._workers.remove(worker)
-        if self._todo and not self._stopped():
-            self._hire()

@@ -66,7 +66,8 @@ class WorkloadResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One run. `exchanges` are full report or desired exchanges; bytes are those on each site's link, both ways."""
+    """One run. `exchanges` are full report or desired exchanges, `warm_up_exchanges` those of them in the warm-up, which runs of a
+    rehearsal share; bytes are those on each site's link, both ways."""
 
     seed: int
     trace_hash: str
@@ -84,13 +85,14 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     timeline: tuple[Moment, ...] = ()
     counts: tuple[Counts, ...] = ()
     faults: int = 0
+    warm_up_exchanges: int = 0
     violations: tuple[Violation, ...] = ()
     interrupted: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How far a run is: simulated seconds gone of those that it lasts at most (it may end sooner), the warm-up included, and full
-    exchanges so far."""
+    exchanges since the warm-up."""
 
     seed: int
     simulated_seconds: float

@@ -1,21 +1,25 @@
 """A process that makes runs for a rehearsal: `python -P -m edgewise.twin.worker`. Frames of MessagePack on standard input and output, each
 behind its length in four bytes; nothing is pickled.
 
-It ends when its standard input does, also in the middle of a run, so that no worker outlives the process that started it.
+It warms a fleet up once and makes every run of it in a copy of itself (`nursery.py`). It ends when its standard input does, and its
+copies with it, so that no process outlives the one that started it.
 """
 
 import os
-import threading
 import traceback
-from queue import SimpleQueue
-from typing import Final, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from edgewise.twin.plan import Plan
 from edgewise.twin.result import Progress, ProgressCall, RunResult, StopCall
 
-__all__ = ["Done", "Failed", "Frames", "Halt", "Job", "Run", "Told", "attempt", "serve", "thinned", "write_frame"]
+if TYPE_CHECKING:
+    from edgewise.twin.world import World
+
+__all__ = ["Done", "Failed", "Frames", "Halt", "Job", "Run", "Told", "Warming", "attempt", "broken", "frame", "thinned", "write_frame"]
 
 _SHARE_STEP: Final = 0.005
 """How far a run comes between two words on it."""
@@ -29,33 +33,62 @@ class Run(Protocol):
         ...
 
 
+class Warm(Protocol):
+    """What warms a fleet up: `edgewise.twin.run.warmed`."""
+
+    def __call__(self, plan: Plan, *, progress: ProgressCall | None = None, stop: StopCall | None = None) -> "World":
+        """Return a world that may begin `plan`."""
+        ...
+
+
+class CarryOn(Protocol):
+    """What makes the rest of a run: `edgewise.twin.run.carry_on`."""
+
+    def __call__(self, world: "World", plan: Plan, *, progress: ProgressCall | None = None, stop: StopCall | None = None) -> RunResult:
+        """Return what `plan` leads to in a world that is warmed up for it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Warming:
+    """How runs share their warm-up. `key`: plans for which it is the same may; None: this one may not."""
+
+    key: Callable[[Plan], bytes | None]
+    warm: Warm
+    carry_on: CarryOn
+
+
 class Job(msgspec.Struct, frozen=True, tag="job"):
-    """To a worker: make this run."""
+    """To a worker: make this run. `number` names it in the answers."""
 
     plan: Plan
+    number: int = 0
 
 
 class Halt(msgspec.Struct, frozen=True, tag="halt"):
-    """To a worker: end the run early."""
+    """To a worker: end all runs early."""
 
 
 class Told(msgspec.Struct, frozen=True, tag="told"):
-    """From a worker: how far it is."""
+    """From a worker: how far a run is."""
 
     progress: Progress
+    number: int = 0
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """From a worker: what the run gave."""
+    """From a worker: what a run gave."""
 
     result: RunResult
+    number: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """From a worker: the run broke off with an error. `details` is where."""
+    """From a worker: a run broke off with an error. `details` is where."""
 
     reason: str
     details: str = ""
+    number: int = 0
 
 
 class Frames:
@@ -80,20 +113,29 @@ class Frames:
         return whole
 
 
+def frame(body: bytes) -> bytes:
+    """Return a message's bytes as one frame."""
+    return len(body).to_bytes(4, "big") + body
+
+
 def write_frame(descriptor: int, message: msgspec.Struct) -> None:
     """Write `message` as one frame. Raises `OSError`."""
-    body = msgspec.msgpack.encode(message)
-    rest = memoryview(len(body).to_bytes(4, "big") + body)
+    rest = memoryview(frame(msgspec.msgpack.encode(message)))
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def attempt(run: Run, plan: Plan, progress: ProgressCall, stop: StopCall) -> Done | Failed:
+def attempt(run: Run, plan: Plan, progress: ProgressCall, stop: StopCall, number: int = 0) -> Done | Failed:
     """Make one run; an error in it is an answer, so that other runs go on."""
     try:
-        return Done(run(plan, progress=thinned(progress), stop=stop))
+        return Done(run(plan, progress=thinned(progress), stop=stop), number)
     except Exception as error:  # noqa: BLE001 - whatever breaks a run is told with its seed
-        return Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
+        return broken(error, number)
+
+
+def broken(error: Exception, number: int) -> Failed:
+    """Say what broke a run."""
+    return Failed(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)), number)
 
 
 def thinned(progress: ProgressCall) -> ProgressCall:
@@ -110,39 +152,12 @@ def thinned(progress: ProgressCall) -> ProgressCall:
     return told
 
 
-def serve(run: Run, frame_bytes_max: int = 1 << 30) -> None:
-    """Make the runs that standard input asks for until it ends."""
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what a run prints by mistake is no answer
-    jobs: SimpleQueue[Plan] = SimpleQueue()
-    halted = threading.Event()
-    threading.Thread(target=_listen, args=(jobs, halted, frame_bytes_max), daemon=True).start()
-
-    def told(at: Progress) -> None:
-        write_frame(answers, Told(at))
-
-    while True:
-        write_frame(answers, attempt(run, jobs.get(), told, halted.is_set))
-
-
-def _listen(jobs: "SimpleQueue[Plan]", halted: threading.Event, frame_bytes_max: int) -> None:
-    decoder = msgspec.msgpack.Decoder(Job | Halt)
-    frames = Frames(frame_bytes_max)
-    while received := os.read(0, 1 << 20):
-        for body in frames.feed(received):
-            match decoder.decode(body):
-                case Job(plan=plan):
-                    jobs.put(plan)
-                case Halt():
-                    halted.set()
-    os._exit(0)
-
-
 def main() -> None:
     """Serve the real thing."""
-    from edgewise.twin.run import run
+    from edgewise.twin.nursery import serve
+    from edgewise.twin.run import carry_on, run, warm_up_key, warmed
 
-    serve(run)
+    serve(run, Warming(warm_up_key, warmed, carry_on))
 
 
 if __name__ == "__main__":

@@ -475,6 +475,7 @@ class World(Watch, Witness):
             simulated_seconds=round(now - t0, 6),
             device_hours=round(now * len(self.devices) / 3600.0, 6),
             exchanges=self.control.exchanges,
+            warm_up_exchanges=self.exchanges_before,
             events=self.kernel.called,
             devices=len(self.devices),
             devices_failed=tuple(sorted(observations.failed)),

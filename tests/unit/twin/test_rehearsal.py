@@ -1,5 +1,7 @@
 """Many runs in several processes: order, death, interruption."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +27,8 @@ WORKER = """
 import os, signal, sys, time
 sys.path[:0] = {path!r}
 from edgewise.twin.result import Progress, RunResult
-from edgewise.twin.worker import serve
+from edgewise.twin.nursery import serve
+from edgewise.twin.worker import Warming
 
 def result(plan, interrupted=False):
     return RunResult(seed=plan.seed, trace_hash=f"{{plan.seed:032x}}", simulated_seconds=60.0, device_hours=0.1, exchanges=7, events=9,
@@ -50,12 +53,42 @@ def run(plan, *, progress=None, stop=None):
                 time.sleep(0.01)
             return result(plan, interrupted=True)
         case "deaf":
+            if plan.scenario.description:
+                with open(plan.scenario.description, "w") as place:
+                    print(os.getpid(), os.getppid(), file=place)
             progress(Progress(seed=plan.seed, simulated_seconds=1.0, of_seconds=60.0, exchanges=1))
             time.sleep(600)
     progress(Progress(seed=plan.seed, simulated_seconds=60.0, of_seconds=60.0, exchanges=7))
     return result(plan)
 
-serve(run)
+class World:
+    def close(self):
+        pass
+
+def warm(plan, *, progress=None, stop=None):
+    with open(plan.scenario.description, "a") as place:
+        print("warm", plan.scenario.name, os.getpid(), file=place)
+    if plan.scenario.name == "cold":
+        raise ZeroDivisionError("no such luck")
+    if plan.scenario.name == "warms-forever":
+        progress(Progress(seed=plan.seed, simulated_seconds=1.0, of_seconds=60.0, exchanges=0))
+        while not stop():
+            time.sleep(0.01)
+    return World()
+
+def carry_on(world, plan, *, progress=None, stop=None):
+    with open(plan.scenario.description, "a") as place:
+        print("run", plan.scenario.name, os.getppid(), file=place)
+    return result(plan, interrupted=stop())
+
+def key(plan):
+    return plan.scenario.name.encode() if plan.scenario.name in ("shared", "other", "cold", "warms-forever") else None
+
+if "--no-copies" in sys.argv:
+    def refused():
+        raise BlockingIOError("no more processes")
+    os.fork = refused
+serve(run, Warming(key, warm, carry_on))
 """
 
 
@@ -193,7 +226,40 @@ def test_more_than_the_limits_allow_is_refused(count, processes):
         rehearse([plan(1)] * count, processes=processes, runner=ended)
 
 
-def test_workers_die_with_the_process_that_started_them(worker, tmp_path):
+def test_runs_that_warm_up_alike_share_it(worker, tmp_path):
+    place = tmp_path / "said"
+    plans = [plan(seed, name, str(place)) for name in ("shared", "other") for seed in (1, 2, 3)]
+    done = rehearse([*plans, plan(9)], processes=2, worker=worker)
+    assert seeds(done.runs) == [1, 2, 3, 1, 2, 3, 9]
+    said = [line.split() for line in place.read_text().splitlines()]
+    assert [line[:2] for line in said if line[0] == "warm"] == [["warm", "shared"], ["warm", "other"]]
+    assert sum(line[:2] == ["run", "shared"] for line in said) == sum(line[:2] == ["run", "other"] for line in said) == 3
+    assert len({line[2] for line in said}) == 1  # every run is a copy of the one process that warmed up
+
+
+def test_where_no_copy_can_be_made_runs_are_made_one_after_the_other(worker):
+    done = rehearse([plan(seed, "breaks") for seed in (1, 2, 3)], processes=2, worker=(*worker, "--no-copies"))
+    assert seeds(done.runs) == [1, 3]
+    assert [(lost.seed, lost.reason) for lost in done.lost] == [(2, "ZeroDivisionError: no such luck")]
+
+
+def test_a_warm_up_that_breaks_is_not_tried_again(worker, tmp_path):
+    place = tmp_path / "said"
+    done = rehearse([plan(seed, "cold", str(place)) for seed in (1, 2, 3)], processes=2, worker=worker)
+    assert [(lost.seed, lost.reason) for lost in done.lost] == [(seed, "ZeroDivisionError: no such luck") for seed in (1, 2, 3)]
+    assert len(place.read_text().splitlines()) == 1
+
+
+def test_stopping_in_the_warm_up_gives_partial_results(worker, tmp_path):
+    told = []
+    plans = [plan(seed, "warms-forever", str(tmp_path / "said")) for seed in (1, 2, 3)]
+    limits = RehearsalLimits(stop_seconds=60)
+    done = rehearse(plans, processes=2, worker=worker, stop=lambda: bool(told), progress=told.append, limits=limits)
+    assert done.interrupted
+    assert seeds(done.partial) == [1, 2]
+
+
+def test_all_processes_die_with_the_one_that_started_them(worker, tmp_path):
     # The parent is killed in the middle of runs that never end by themselves.
     parent = tmp_path / "parent.py"
     parent.write_text(
@@ -204,24 +270,51 @@ import edgewise.twin.rehearsal as rehearsal
 from edgewise.twin.plan import Plan
 import msgspec
 plans = msgspec.msgpack.decode(open({str(tmp_path / "plans")!r}, "rb").read(), type=list[Plan])
-start = rehearsal._Worker.__init__
-def started(worker, *rest):
-    start(worker, *rest)
-    print(worker.process.pid, flush=True)
-rehearsal._Worker.__init__ = started
 rehearsal.rehearse(plans, processes=2, worker={worker!r})
 """
     )
-    (tmp_path / "plans").write_bytes(msgspec.msgpack.encode([plan(1, "deaf"), plan(2, "deaf")]))
-    process = subprocess.Popen([sys.executable, str(parent)], stdout=subprocess.PIPE)
+    places = [tmp_path / "one", tmp_path / "two"]
+    plans = [plan(number, "deaf", str(place)) for number, place in enumerate(places, start=1)]
+    (tmp_path / "plans").write_bytes(msgspec.msgpack.encode(plans))
+    process = subprocess.Popen([sys.executable, str(parent)])
     try:
-        workers = [int(process.stdout.readline()) for _ in range(2)]
+        processes = {int(word) for place in places for word in written(place).split()}
     finally:
         process.kill()
-        process.communicate(timeout=10)
-    deadline = time.monotonic() + 30
-    while any(alive(number) for number in workers):
-        assert time.monotonic() < deadline, "workers live on"
+        process.wait(timeout=10)
+    assert len(processes) == 3  # two runs, and the worker that they are copies of
+    gone(processes)
+
+
+def test_a_worker_that_is_killed_takes_its_runs_with_it(worker, tmp_path):
+    place = tmp_path / "processes"
+
+    def progress(at):
+        if not killed:
+            run, parent = map(int, written(place).split())
+            killed.extend([run, parent])
+            os.kill(parent, signal.SIGKILL)
+
+    killed = []
+    plans = [plan(1, "deaf", str(place)), plan(2)]
+    done = rehearse(plans, processes=1, worker=worker, progress=progress)
+    assert [(lost.seed, lost.reason) for lost in done.lost] == [(1, "its process ended by signal 9 (out of memory?)")]
+    assert seeds(done.runs) == [2]
+    gone(killed)
+
+
+def written(place):
+    deadline = time.monotonic() + 60
+    while not (place.exists() and place.read_text().endswith("\n")):
+        assert time.monotonic() < deadline, "nothing runs"
+        time.sleep(0.01)
+    return place.read_text()
+
+
+def gone(processes):
+    deadline = time.monotonic() + 60
+    while any(alive(number) for number in processes):
+        assert time.monotonic() < deadline, "processes live on"
         time.sleep(0.02)
 
 
