@@ -21,6 +21,7 @@ from edgewise.engine.model import State
 from edgewise.ports.clock import Clock
 from edgewise.ports.randomness import Randomness
 from edgewise.wire.report import DeviceReport
+from edgewise.wire.version import CAPABILITIES
 
 
 class Inventory:
@@ -44,7 +45,9 @@ class Inventory:
     def run(self) -> float:
         """Look once."""
         capacity = declared_over(scan(self._data), self._config.capacity)
-        report = DeviceReport(device=self._config.device, capacity=capacity, agent_version=VERSION, boot_id=self._boot_id)
+        report = DeviceReport(
+            device=self._config.device, capacity=capacity, agent_version=VERSION, boot_id=self._boot_id, capabilities=CAPABILITIES
+        )
         if self._told.news(report, self._state()):
             self._outlet.append("status", report)
             self._outlet.flush()

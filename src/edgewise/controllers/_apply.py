@@ -103,7 +103,8 @@ def _device_status(view: "FleetView", document: Document) -> DeviceStatus:
     status = _DEVICE_STATUS.decode(document.status) if document.status else DeviceStatus()
     capacity = view.shared.of(("capacity", msgspec.msgpack.encode(status.capacity)), status.capacity)
     version = view.shared.of(("text", status.agent_version), status.agent_version)
-    return msgspec.structs.replace(status, capacity=capacity, agent_version=version)
+    abilities = view.shared.of(("abilities", status.capabilities), status.capabilities)
+    return msgspec.structs.replace(status, capacity=capacity, agent_version=version, capabilities=abilities)
 
 
 def _device_changed(view: "FleetView", name: str, before: DeviceRow | None, row: DeviceRow | None) -> None:

@@ -17,6 +17,8 @@ from edgewise.wire.report import DeviceReport, EventReport, FrameReport, Report
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _SECONDS_MAX: Final = 1e12
 _WRONG_SECONDS: Final = 60.0
+_CAPABILITIES_MAX: Final = 32
+_CAPABILITY_CHARS_MAX: Final = 64
 """A clock that is off by less is right enough: then the device's own times stand."""
 
 
@@ -59,10 +61,17 @@ def device_status(known: DeviceStatus, item: DeviceReport, told: Position, now: 
         update=item.update if item.update is not None else known.update,
         capacity=capacity,
         agent_version=_short(item.agent_version, known.agent_version),
+        capabilities=_capabilities(item, known),
         conditions=item.conditions[: limits.conditions_max] if item.conditions is not None else known.conditions,
         desired_number=told.n,
         observed_number=observed,
     )
+
+
+def _capabilities(item: DeviceReport, known: DeviceStatus) -> tuple[str, ...]:
+    if item.agent_version is None and item.capabilities is None:
+        return known.capabilities
+    return tuple(sorted(name[:_CAPABILITY_CHARS_MAX] for name in (item.capabilities or ())[:_CAPABILITIES_MAX]))
 
 
 def _short(text: str | None, known: str) -> str:

@@ -62,7 +62,8 @@ class DeviceHistory(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
 
 class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What was seen of a device. `desired_number` is the newest desired state meant for it, `observed_number` the one it has taken over.
-    `last_seen` is coarse: it is written when the connection changes."""
+    `last_seen` is coarse: it is written when the connection changes. `capabilities` are what the agent can do beyond the first wire
+    version."""
 
     observed_generation: int = 0
     connection: Connection = Connection.AWAITING_RECONNECT
@@ -70,6 +71,7 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     update: DeviceUpdate = DeviceUpdate.UNKNOWN
     capacity: Capacity = Capacity()
     agent_version: str = ""
+    capabilities: tuple[str, ...] = ()
     boot_id: str = ""
     desired_number: int = 0
     observed_number: int = 0

@@ -50,6 +50,7 @@ from edgewise.twin.kernel import Ticket
 from edgewise.twin.probing import Held
 from edgewise.twin.workloads import Process
 from edgewise.wire.report import DeviceReport, FrameReport, Series
+from edgewise.wire.version import CAPABILITIES
 
 if TYPE_CHECKING:
     from edgewise.twin.device import SimDevice
@@ -129,7 +130,13 @@ class Resident:
 
     def _tell_inventory(self, state: State) -> None:
         device = self.device
-        report = DeviceReport(device=device.name, capacity=device.capacity, agent_version=AGENT_VERSION, boot_id=device.boot_id)
+        report = DeviceReport(
+            device=device.name,
+            capacity=device.capacity,
+            agent_version=AGENT_VERSION,
+            boot_id=device.boot_id,
+            capabilities=CAPABILITIES,
+        )
         if self._inventory.news(report, state):
             self.outbox.append("status", report)
 

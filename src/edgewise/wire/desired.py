@@ -9,7 +9,21 @@ import msgspec
 
 from edgewise.resources.artifact import ArtifactType
 from edgewise.resources.meta import Digest, Scalar
+from edgewise.resources.traffic import Traffic
 from edgewise.wire.version import WIRE_VERSION
+
+__all__ = [
+    "ArtifactTarget",
+    "Contingency",
+    "DesiredState",
+    "DeviceDesired",
+    "InstanceDesired",
+    "Position",
+    "SealedSecret",
+    "StreamRequest",
+    "Traffic",
+    "parse_position",
+]
 
 
 class Position(msgspec.Struct, frozen=True, order=True):
@@ -49,7 +63,9 @@ class SealedSecret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class InstanceDesired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One instance on this device. `name` is NAMESPACE/WORKLOAD. `hold`: stay in Probation until a later document says otherwise.
+    """One instance on this device. `name` is NAMESPACE/WORKLOAD. `hold`: stay in Probation until a later document says otherwise;
+    with `traffic` the candidate is held beside the committed revision, which keeps the socket, and sees what `traffic` says; without, it
+    takes the socket. `traffic` without `hold`, for a bundle, or where nothing is committed means nothing.
     `rejected`: revisions to refuse and to leave. Bytes of memory, thousandths of a core, seconds."""
 
     name: str
@@ -70,6 +86,7 @@ class InstanceDesired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     deadline_seconds: float = 600.0
     lost_after_seconds: float = 300.0
     exclusive: bool = False
+    traffic: Traffic | None = None
 
 
 class Contingency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -30,7 +30,8 @@ class InstanceReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class DeviceReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="item", tag="device"):
-    """What changed of a device; None means unchanged. `observed` is the desired state that the device has taken over."""
+    """What changed of a device; None means unchanged. `observed` is the desired state that the device has taken over.
+    `capabilities` go with `agent_version`: an agent that tells one and not the other has none."""
 
     device: str
     capacity: Capacity | None = None
@@ -41,6 +42,7 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     agent_version: str | None = None
     boot_id: str | None = None
     decommissioned: bool = False
+    capabilities: tuple[str, ...] | None = None
 
 
 class EventReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="item", tag="event"):

@@ -3,5 +3,5 @@
 from typing import Final
 
 WIRE_VERSION: Final = 1
-CAPABILITIES: Final[tuple[str, ...]] = ("zstd",)
+CAPABILITIES: Final[tuple[str, ...]] = ("zstd", "traffic")
 CONTENT_TYPE: Final = "application/vnd.edgewise+msgpack"

@@ -219,6 +219,22 @@ def test_device_report_merges(two):
     assert two.view.devices["d0"].facts.capacity == capacity
 
 
+@pytest.mark.parametrize(
+    ("item", "kept"),
+    [
+        ({"agent_version": "2", "capabilities": ("traffic", "a" * 65)}, ("a" * 64, "traffic")),
+        ({"agent_version": "2", "capabilities": tuple("a" for _ in range(33))}, ("a",) * 32),
+        ({"agent_version": "0"}, ()),
+        ({"boot_id": "b2"}, ("zstd",)),
+    ],
+    ids=["others", "many", "an-older-agent", "nothing-said"],
+)
+def test_what_an_agent_can_do_goes_with_its_version(two, item, kept):
+    send(two, report(1, DeviceReport(device="d0", agent_version="1", capabilities=("zstd",)), lane="status"))
+    send(two, report(2, DeviceReport(device="d0", **item), lane="status"))
+    assert two.get("Device", "d0", "").status.capabilities == kept
+
+
 def test_oversized_inventory_is_not_taken(two):
     before = two.get("Device", "d0", "").status.capacity
     capacity = Capacity(network={f"eth{n}": "x" * 100 for n in range(1000)})
