@@ -19,7 +19,7 @@ from edgewise.engine import adoption, converge, garbage, install, journal, lanes
 from edgewise.engine import update as updates
 from edgewise.engine.limits import EngineLimits
 from edgewise.engine.model import SLOTS, slot_of
-from edgewise.engine.records import Cleared
+from edgewise.engine.records import Cleared, Refusal
 from edgewise.engine.tables import SlotPhase
 from edgewise.resources.states import RolloutState, UpdateState
 from edgewise.twin import control, polling, surroundings
@@ -236,6 +236,12 @@ FULL = plan(fault("disk-full", "1s", "20s", "d1"), acts=update(budget="100%"), d
 @mutant("refused-for-cause", FULL)
 def whatever_ends_a_fetch_refuses_the_revision(patch):
     patch.setattr(updates, "_interrupted", updates._invalid)
+
+
+@mutant("says-why", FULL)
+def what_is_tried_again_looks_as_if_it_had_just_begun(patch):
+    interrupted = updates._interrupted
+    patch.setattr(updates, "_interrupted", lambda live, _problem, step: interrupted(live, Refusal(reason=""), step))
 
 
 @mutant("only-given", plan(acts=(*update(observe="20s"), Act(at=10.0, action="clear-refused", on="d2"))))

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edgewise.cli.words import age, cpu, labels, moment, size
+from edgewise.cli.words import age, cpu, labels, moment, size, span
 from edgewise.resources.artifact import Artifact, ArtifactVersion
 from edgewise.resources.config import Config, Secret
 from edgewise.resources.device import Agent, Device
@@ -64,7 +64,8 @@ def update_of(instance: Instance) -> str:
     status = instance.status
     if status.update is UpdateState.IDLE or not status.update_revision:
         return status.update.value
-    return f"{status.update.value} {status.update_revision[:7]}"
+    words = f"{status.update.value} {status.update_revision[:7]}"
+    return f"{words}, again within {span(status.retry_seconds)}" if status.retry_seconds else words
 
 
 def wave_of(rollout: Rollout) -> str:

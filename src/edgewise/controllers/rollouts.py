@@ -309,9 +309,15 @@ class _Moving:
         for device in sorted(islice(failed, max(0, room))):
             seen = self.members.instances[device].seen
             deadline = self.rollout.spec.strategy.canary.device_deadline
-            reason = seen.reason or f"not healthy within {deadline}"
-            failures[device] = f"{reason}: {seen.message}"[:300] if seen.message else reason
+            reason, message = seen.reason or f"not healthy within {deadline}", seen.message or self._trouble(device)
+            failures[device] = f"{reason}: {message}"[:300] if message else reason
         return failures
+
+    def _trouble(self, device: str) -> str:
+        """Return what keeps a device from taking anything over. Then its instances say nothing of what they were last given."""
+        known = self.view.devices.get(device)
+        conditions = known.status.conditions if known is not None else ()
+        return next((f"{each.reason}: {each.message}" for each in conditions if each.type == "StorageFailed" and each.status == "True"), "")
 
     def _workload(self, effect: Effect) -> Write | None:
         """Return what a step changes of the workload's status, or None."""

@@ -70,6 +70,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     """Where an instance's update stands. `revision` is the one it speaks of. While fetching: `job` is the `Fetch` in flight or 0, `attempt`
     counts from 1, `fetched` or `problem` is its result. While on trial: `began` is when the clock of the deadline started, `settled` since
     when the candidate alone has served well. `retry_at` is set while a failure waits for the next try; without it a failure is final.
+    `retry_within` is the most that there may be between two tries, in seconds, while it is being tried again.
     `recovering`: the trial is being taken up after a start of the agent."""
 
     state: UpdateState = UpdateState.IDLE
@@ -78,6 +79,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     tree: str = ""
     attempt: int = 0
     retry_at: float | None = None
+    retry_within: float = 0.0
     fetched: Release | None = None
     problem: Refusal | None = None
     problem_kind: str = ""

@@ -3,7 +3,7 @@
 from typing import Final
 
 from edgewise.engine import converge
-from edgewise.engine.model import SLOTS, Live, State, Step, empty, refused, replace, slot_of
+from edgewise.engine.model import SLOTS, Live, State, Step, Storage, empty, refused, replace, slot_of
 from edgewise.engine.protocol import Emit, Slot
 from edgewise.engine.records import Refusal
 from edgewise.engine.tables import INSTANCE_STATE, SlotPhase
@@ -54,6 +54,7 @@ def status_of(live: Live, want: InstanceDesired | None, step: Step) -> InstanceS
         address=slot.address if slot else "",
         started_at=slot.started_at if slot and slot.phase is SlotPhase.UP else 0.0,
         ready_at=slot.ready_at if slot and slot.phase is SlotPhase.UP else 0.0,
+        retry_seconds=update.retry_within,
     )
 
 
@@ -64,6 +65,13 @@ def _state(live: Live, want: InstanceDesired | None, step: Step, phase: SlotPhas
     why = Refusal(reason=live.update.reason, message=live.update.message)
     if want is not None and not why.reason:
         why = kept.refused.get(want.revision, why)
+    if (
+        want is not None
+        and not why.reason
+        and step.storage is not None
+        and (kept.committed is None or kept.committed.revision != want.revision)
+    ):
+        why = Refusal(reason=_storage_reason(step.storage), message=f"nothing new begins here meanwhile: {step.storage.message}")
     if leaving:
         return (InstanceState.STOPPED if empty(live) else InstanceState.STOPPING), why
     if converge.suspended(live, want, step):
@@ -97,6 +105,8 @@ def _untouched(one: Live, step: Step) -> bool:
     """Whether nothing changed of which an instance's status is made: then it was told already. Objects do not change: the same is equal."""
     before = step.before
     if one.reported is None or one.removed or before.live.get(one.name) is not one or before.installed is not step.installed:
+        return False
+    if before.storage is not step.storage:
         return False
     then, now = before.durable, step.durable
     if then is not now and (then.document is not now.document or then.instances.get(one.name) is not now.instances.get(one.name)):
@@ -168,8 +178,12 @@ def _difference(last: DeviceReport, full: DeviceReport) -> DeviceReport:
 def _storage(step: Step) -> Condition | None:
     if step.storage is None:
         return None
-    reason = {"full": "DiskFull", "read-only": "DiskReadOnly"}.get(step.storage.kind, "DiskDamaged")
+    reason = _storage_reason(step.storage)
     return Condition(type="StorageFailed", status="True", reason=reason, message=step.storage.message, since=step.storage.since)
+
+
+def _storage_reason(storage: Storage) -> str:
+    return {"full": "DiskFull", "read-only": "DiskReadOnly"}.get(storage.kind, "DiskDamaged")
 
 
 def _journal(state: State) -> Condition | None:

@@ -122,21 +122,32 @@ def _invalid(live: Live, refusal: Refusal, step: Step) -> Live:
 
 def _interrupted(live: Live, problem: Refusal, step: Step) -> Live:
     update = live.update
-    pause = fetch_pause(live.uid, update.attempt, step.limits, untrusted=update.problem_kind == "untrusted")
-    if update.attempt == 1 or update.problem_kind == "untrusted":
+    untrusted = update.problem_kind == "untrusted"
+    pause = fetch_pause(live.uid, update.attempt, step.limits, untrusted=untrusted)
+    if update.attempt == 1 or untrusted:
         step.tell("Warning", "UpdateFailed", f"revision {update.revision}: {problem.message}; next try in {pause:.0f} s", live.name)
     return _move(
-        live, UpdateEvent.INTERRUPTED, retry_at=step.now.monotonic + pause, reason=problem.reason, message=problem.message, problem=None
+        live,
+        UpdateEvent.INTERRUPTED,
+        retry_at=step.now.monotonic + pause,
+        retry_within=_pause_most(update.attempt, step.limits, untrusted=untrusted),
+        reason=problem.reason,
+        message=problem.message,
+        problem=None,
     )
 
 
 def fetch_pause(uid: str, attempt: int, limits: EngineLimits, *, untrusted: bool) -> float:
     """Return how long to wait after the `attempt`-th failed fetch (seconds): doubling, shortened by up to half, differently for every
     instance, so that a fleet does not come back at once."""
+    share = zlib.crc32(f"{uid}:{attempt}".encode()) / 2**32
+    return _pause_most(attempt, limits, untrusted=untrusted) * (1.0 - share / 2)
+
+
+def _pause_most(attempt: int, limits: EngineLimits, *, untrusted: bool) -> float:
     first = limits.untrusted_delay_seconds if untrusted else limits.fetch_delay_seconds
     most = limits.untrusted_delay_seconds_max if untrusted else limits.fetch_delay_seconds_max
-    share = zlib.crc32(f"{uid}:{attempt}".encode()) / 2**32
-    return min(first * 2.0 ** min(attempt - 1, 30), most) * (1.0 - share / 2)
+    return min(first * 2.0 ** min(attempt - 1, 30), most)
 
 
 def _try(live: Live, event: UpdateEvent, release: Release, step: Step) -> Live:
@@ -270,9 +281,20 @@ def _failed(live: Live, want: InstanceDesired | None, step: Step) -> Live:
         step.leave_behind()
         return _afresh(live, UpdateEvent.WITHDRAWN, Update())
     if step.now.monotonic >= update.retry_at and not step.blocked:
-        again = Update(revision=update.revision, attempt=update.attempt + 1, reason=update.reason, message=update.message, tree=update.tree)
-        return _afresh(live, UpdateEvent.RETRY, again)
+        return _afresh(live, UpdateEvent.RETRY, _again(update))
     return live
+
+
+def _again(update: Update) -> Update:
+    """Return the next try of an update that failed. Why it did, and that it is tried again, is told until it works."""
+    return Update(
+        revision=update.revision,
+        attempt=update.attempt + 1,
+        reason=update.reason,
+        message=update.message,
+        retry_within=update.retry_within,
+        tree=update.tree,
+    )
 
 
 _ADVANCE: Final[dict[UpdateState, Callable[[Live, InstanceDesired | None, Step], Live]]] = {

@@ -35,8 +35,8 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
     kept beside it. `update_revision` is the one that `update` speaks of. `refused` are revisions it will not start until a person
     clears them.
     `address` is where it serves on the device. While an installation that failed is tried again, `retry_seconds` says within what time of
-    the last try the next one comes, and `reason` and `message` why; otherwise it is 0. `traffic` is in force between the revision that serves
-    and the one on trial."""
+    the last try the next one comes, and `reason` and `message` why; otherwise it is 0. `traffic` is in force between the revision that
+    serves and the one on trial."""
 
     observed_epoch: int = 0
     state: InstanceState = InstanceState.PENDING

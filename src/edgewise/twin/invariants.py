@@ -21,7 +21,7 @@ from edgewise.twin.device_invariants import (
     WholeRevision,
 )
 from edgewise.twin.observers import Observer
-from edgewise.twin.promise_invariants import HotSwap, ItemsOutlive, OfflineStart, OnlyGiven, RefusedForCause, TreesGo, WrittenKept
+from edgewise.twin.promise_invariants import HotSwap, ItemsOutlive, OfflineStart, OnlyGiven, RefusedForCause, SaysWhy, TreesGo, WrittenKept
 from edgewise.twin.rest_invariants import Converges, NoneTooMany, PlanIsStable, TruthIsTold
 
 __all__ = ["INVARIANTS", "Invariant", "observers_for"]
@@ -67,6 +67,9 @@ INVARIANTS: Final[Mapping[str, Invariant]] = {
     "hot-swap": Invariant(promise="an update of a model stops what serves only once another one has taken over", observer=HotSwap),
     "refused-for-cause": Invariant(
         promise="a full disk, a lost network or a bad signature refuses nothing: it is tried again", observer=RefusedForCause
+    ),
+    "says-why": Invariant(
+        promise="while a device tries an installation again, its status says why, and within what time it tries next", observer=SaysWhy
     ),
     "only-given": Invariant(
         promise="a device starts nothing but what was given to it: a bad revision reaches no more devices than waves and budget allow",

@@ -242,6 +242,19 @@ class RefusedForCause(Observer):
                     world.violated("refused-for-cause", device.name, f"{instance} refuses {revision} because of {refusal.reason}")
 
 
+class SaysWhy(Observer):
+    """says-why. Looks at what a device last told of an update that it tries again."""
+
+    def stepped(self, world: "World", device: "SimDevice", step: EngineStep) -> None:
+        """See `Observer`."""
+        for name, live in step.after.live.items():
+            told = live.reported
+            if live.update.state is not UpdateState.FAILED or live.update.retry_at is None or told is None:
+                continue
+            if not told.reason or told.retry_seconds <= 0:
+                world.violated("says-why", device.name, f"{name} tries {live.update.revision} again without a word why, or when")
+
+
 class TreesGo(Observer):
     """trees-go. Nobody can tidy up on a disk that does not answer or takes nothing: such devices are left out."""
 

@@ -1,10 +1,12 @@
 """`describe`: what a person needs to know is said, for every kind."""
 
+import msgspec
 import pytest
 
 from edgewise.cli.describe import described
 from edgewise.client.answers import DevicePlan, Event, Placement
 from edgewise.resources.kinds import KINDS
+from edgewise.resources.states import UpdateState
 
 
 class Fleet:
@@ -86,3 +88,13 @@ async def test_a_version_says_its_variants_and_parameters(make, now):
     text = await described(Fleet(make), make("ArtifactVersion"), now)
     assert "4.0Mi" in text
     assert "threshold: number, default 0.5" in text
+
+
+async def test_an_installation_that_is_tried_again_says_why_and_within_what_time(make, now):
+    instance = make("Instance")
+    status = msgspec.structs.replace(
+        instance.status, update=UpdateState.FAILED, retry_seconds=300.0, reason="DiskFull", message="12 bytes are needed, 3 are free"
+    )
+    text = await described(Fleet(make), msgspec.structs.replace(instance, status=status), now)
+    assert "Failed abcdef1, again within 5m" in text
+    assert "DiskFull: 12 bytes are needed, 3 are free" in text

@@ -3,7 +3,9 @@
 import msgspec
 import pytest
 
+from edgewise.resources.meta import Condition
 from edgewise.resources.workload import AnalysisMetric
+from edgewise.wire.report import DeviceReport
 
 ACCURACY = AnalysisMetric(metric="accuracy", min=0.9, min_samples=100)
 
@@ -315,6 +317,16 @@ def test_deadline_of_a_reachable_device(eight):
     assert eight.state(2) == "Progressing"
     eight.until(lambda: eight.state(2) == "RolledBack", seconds=60)
     assert "not healthy within 30s" in str(eight.rollout(2).status.failures)
+
+
+def test_a_device_whose_disk_takes_nothing_over_fails_for_that_reason(eight):
+    full = Condition(type="StorageFailed", status="True", reason="DiskFull", message="no room", since=1.0)
+    for device in eight.devices.values():
+        device.stuck.add("2")
+        device.report("status", DeviceReport(device=device.name, conditions=(full,)))
+    eight.apply("2", deadline="30s")
+    eight.until(lambda: eight.state(2) == "RolledBack")
+    assert set(eight.rollout(2).status.failures.values()) == {"not healthy within 30s: DiskFull: no room"}
 
 
 def test_a_device_that_went_silent_while_its_poll_was_open_is_unreached_not_late(eight):

@@ -197,8 +197,37 @@ def test_no_storm_while_a_fetch_is_retried_for_hours() -> None:
     rig.desire(want("r2"))
     rig.run(20_000)
     assert len(emitted(rig, EventReport)) == 1
-    assert len(emitted(rig, InstanceReport)) == 2
+    told = [item.status.retry_seconds for item in emitted(rig, InstanceReport)]
+    assert told == [0, 2, 4, 8, 16, 32, 64, 128, 256, 300]  # once per doubling, however long it lasts
     assert not any(isinstance(effect, Persist) for effect in rig.log[5:])
+
+
+def test_while_a_fetch_is_tried_again_it_is_told_why_and_within_what_time() -> None:
+    rig = committed()
+    rig.fetch_result = lambda _: Failed(kind="transient", reason="DiskFull", message="12 bytes are needed, 3 are free")
+    rig.desire(want("r2"))
+    for _ in range(10):
+        rig.run(3)
+        status = rig.status()
+        assert (status.update, status.reason, status.message) == (UpdateState.FAILED, "DiskFull", "12 bytes are needed, 3 are free")
+        assert 2 <= status.retry_seconds <= 32
+    rig.fetch_result = None
+    rig.run(60)
+    assert (rig.status().committed, rig.status().reason, rig.status().retry_seconds) == ("r2", "", 0)
+
+
+def test_what_waits_for_a_journal_that_takes_nothing_says_so() -> None:
+    rig = committed()
+    rig.fetch_result = lambda _: Failed(kind="transient", reason="Unreachable", message="no network")
+    rig.desire(want("r2"))
+    rig.run(1)
+    rig.desire(want("r3"))
+    rig.post(StorageFailed(kind="full", message="no room"))
+    assert (rig.status().state, rig.status().ready, rig.status().reason) == (InstanceState.RUNNING, True, "DiskFull")
+    assert "no room" in rig.status().message
+    rig.post(StorageRecovered())
+    rig.run(60)
+    assert rig.status().reason == "Unreachable"
 
 
 def test_a_status_is_told_only_when_it_changed() -> None:
