@@ -8,13 +8,16 @@ JSON: Final = "application/json"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One response. `allow` lists methods (405), `retry_after` is in seconds (503)."""
+    """One response. `allow` lists methods (405), `retry_after` is in seconds (503). `header_bytes`: so much of the body, before it was
+    compressed, is JSON, the rest binary tensors; 0 when there are none. `encoding`: how the body is compressed."""
 
     status: int
     body: bytes
     content_type: str = JSON
     allow: str = ""
     retry_after: int = 0
+    header_bytes: int = 0
+    encoding: str = ""
 
 
 class _Error(msgspec.Struct, frozen=True):

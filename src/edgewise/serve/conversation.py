@@ -5,6 +5,7 @@ nothing more is read: it is answered when the requests before it are, and the co
 """
 
 from collections import deque
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Final
 
@@ -15,6 +16,8 @@ from edgewise.serve.answers import Answer, problem
 from edgewise.serve.limits import ServeLimits
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+KEPT_HEADERS: Final = frozenset({b"content-encoding", b"accept-encoding", b"inference-header-content-length"})
+_ENCODINGS: Final = frozenset({b"", b"identity", b"gzip", b"x-gzip", b"deflate"})
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -37,21 +40,32 @@ class Budget:
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole request. `path` is without the query. `binary`: it carries the binary tensor extension's header."""
+    """A whole request. `path` is without the query, `body` as it came (it may be compressed). `headers` are those that matter here, with
+    names in lower case; of several with one name the last."""
 
     method: str
     path: str
     body: bytes
     keep_alive: bool
-    binary: bool = False
+    headers: dict[str, str] = {}
+
+    @property
+    def header_bytes(self) -> int | None:
+        """How much of the body is JSON before binary tensors: None when it does not say, -1 when what it says is no length."""
+        value = self.headers.get("inference-header-content-length")
+        if value is None:
+            return None
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 12 else -1
 
 
 class Conversation:
-    """One connection's parser. Read `requests` and `problem` after each `feed`."""
+    """One connection's parser. Read `requests` and `problem` after each `feed`. `kept`: which headers the requests carry, in lower case; it
+    may be one that changes."""
 
-    def __init__(self, limits: ServeLimits, budget: Budget) -> None:
+    def __init__(self, limits: ServeLimits, budget: Budget, kept: Collection[bytes] = KEPT_HEADERS) -> None:
         self._limits = limits
         self._budget = budget
+        self._kept = kept
         # The parser's callbacks and this object hold each other: Python's collector frees them together.
         self._parser = httptools.HttpRequestParser(self)
         self._held = 0
@@ -64,7 +78,7 @@ class Conversation:
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._expects = False
-        self._binary = False
+        self._headers: dict[str, str] = {}
         self.requests: deque[Request] = deque()
         self.problem: Answer | None = None
         self.partial = False
@@ -104,7 +118,7 @@ class Conversation:
         self.partial = True
         self._messages += 1
         self._header_bytes = self._framing_bytes = 0
-        self._url, self._body, self._body_bytes, self._expects, self._binary = b"", [], 0, False, False
+        self._url, self._body, self._body_bytes, self._expects, self._headers = b"", [], 0, False, {}
 
     def on_url(self, url: bytes) -> None:
         """Take in a piece of the request target."""
@@ -114,15 +128,16 @@ class Conversation:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Look at the few headers that matter here."""
         self._count_head(len(name) + len(value) + 4)
-        match name.lower():
+        name = name.lower()
+        if name in self._kept and not self._in_body:  # trailers are headers to the parser too
+            self._headers[name.decode("latin-1")] = value.strip().decode("latin-1")
+        match name:
             case b"content-length":
                 self._check_length(value)
-            case b"content-encoding" if value.strip().lower() not in {b"", b"identity"}:
-                self._refuse(problem(415, "compressed bodies are not accepted"))
+            case b"content-encoding" if value.strip().lower() not in _ENCODINGS:
+                self._refuse(problem(415, "bodies are accepted as they are, or compressed with gzip or deflate"))
             case b"expect":
                 self._expects = value.strip().lower() == b"100-continue"
-            case b"inference-header-content-length":
-                self._binary = True
             case _:
                 pass
 
@@ -165,7 +180,7 @@ class Conversation:
                 path=self._url.partition(b"?")[0].decode("ascii", "replace"),
                 body=b"".join(self._body),
                 keep_alive=self._parser.should_keep_alive() and not upgrade,
-                binary=self._binary,
+                headers=self._headers,
             )
         )
         self._body = []
@@ -210,6 +225,10 @@ class Writer:
             b"content-length: %d" % len(answer.body),
             b"edgewise-revision: " + self._revision,
         ]
+        if answer.header_bytes:
+            lines.append(b"inference-header-content-length: %d" % answer.header_bytes)
+        if answer.encoding:
+            lines.append(b"content-encoding: " + answer.encoding.encode("ascii"))
         if answer.allow:
             lines.append(b"allow: " + answer.allow.encode("ascii"))
         if answer.retry_after:

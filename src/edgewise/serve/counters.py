@@ -2,12 +2,41 @@
 
 import bisect
 import os
+import time
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from edgewise.serve.inference import Identity
+from edgewise.serve.worker import Spent
 
 _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Duration(msgspec.Struct):
+    """How often something happened, and how long it took in all, in nanoseconds."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, seconds: float) -> None:
+        """Count once more."""
+        self.count += 1
+        self.ns += round(seconds * 1e9)
+
+
+class Stages(msgspec.Struct):
+    """Where the time of inference requests went, in the words of Triton's statistics."""
+
+    success: Duration = msgspec.field(default_factory=Duration)
+    fail: Duration = msgspec.field(default_factory=Duration)
+    queue: Duration = msgspec.field(default_factory=Duration)
+    compute_input: Duration = msgspec.field(default_factory=Duration)
+    compute_infer: Duration = msgspec.field(default_factory=Duration)
+    compute_output: Duration = msgspec.field(default_factory=Duration)
+    cache_hit: Duration = msgspec.field(default_factory=Duration)
+    cache_miss: Duration = msgspec.field(default_factory=Duration)
 
 
 class Counters:
@@ -22,16 +51,36 @@ class Counters:
         self._buckets = [0] * (len(_BOUNDS) + 1)
         self._infer_seconds = 0.0
         self._run_seconds = 0.0
+        self.stages = Stages()
+        self.inferences = 0
+        self.executions = 0
+        self.last_inference_ms = 0
 
     def answered(self, status: int) -> None:
         """Count an answer."""
         self.answers[status] = self.answers.get(status, 0) + 1
 
-    def inferred(self, seconds: float, run_seconds: float) -> None:
-        """Count an inference request: from whole request to answer, and the part of it in the inference thread."""
+    def inferred(self, seconds: float) -> None:
+        """Count an inference request whose client waits for it: from whole request to answer."""
         self._buckets[bisect.bisect_left(_BOUNDS, seconds)] += 1
         self._infer_seconds += seconds
-        self._run_seconds += run_seconds
+
+    def spent(self, status: int, spent: Spent) -> None:
+        """Count where the time of an inference request went, and how it ended."""
+        stages = self.stages
+        stages.queue.add(spent.queue)
+        whole = spent.queue + spent.prepare + spent.run + spent.finish
+        self._run_seconds += spent.prepare + spent.run + spent.finish
+        self.last_inference_ms = time.time_ns() // 1_000_000
+        if status != 200:
+            stages.fail.add(whole)
+            return
+        stages.success.add(whole)
+        stages.compute_input.add(spent.prepare)
+        stages.compute_infer.add(spent.run)
+        stages.compute_output.add(spent.finish)
+        self.inferences += spent.rows
+        self.executions += 1
 
     def text(self, identity: Identity) -> str:
         """Return the Prometheus text form."""

@@ -1,16 +1,25 @@
-"""What an inference request means: JSON in, JSON out, and a clear error for whatever is wrong with it."""
+"""What an inference request means: a body in, an answer out, and a clear error for whatever is wrong with it.
 
-from typing import Any
+`prepare` makes arrays of a request, `finish` an answer of the model's arrays. In between the model runs, perhaps on several at once.
+"""
+
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from edgewise.resources.decoding import UNREADABLE
-from edgewise.serve.answers import Answer, ok, problem
+from edgewise.serve.answers import Answer, problem
+from edgewise.serve.binary import read_binary, write_binary
+from edgewise.serve.classes import top_classes
+from edgewise.serve.compression import chosen_encoding, deflate, inflate
+from edgewise.serve.conversation import Request
 from edgewise.serve.limits import ServeLimits
+from edgewise.serve.messages import InferAnswer, InferRequest, InputTensor, OutputTensor, Parameters
 from edgewise.serve.model import InferenceFailed, Model
-from edgewise.serve.tensors import TensorRefused, TensorSpec, check_shape, read_values, values_in, write_values
+from edgewise.serve.tensors import KINDS, Array, TensorRefused, TensorSpec, check_shape, read_values, values_in, write_values
 
-Parameters = dict[str, str | int | float | bool | None]
+BINARY: Final = "application/octet-stream"
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,117 +31,241 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
 
 
-class InputTensor(msgspec.Struct, frozen=True, kw_only=True):
-    """One input as it came; `data` is not parsed yet."""
+class Wanted(msgspec.Struct, frozen=True):
+    """An output that is asked for, and how: as binary data or JSON; as so many of its highest values (0: as it is)."""
 
-    name: str
-    shape: tuple[int, ...]
-    datatype: str
-    data: msgspec.Raw
-    parameters: Parameters = {}
+    spec: TensorSpec
+    binary: bool
+    classes: int = 0
 
 
-class OutputRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One output that is asked for."""
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that the model can run: its inputs as arrays by name, the outputs that it asks for, its id (empty: none), how its answer is
+    to be compressed (empty: not), and after how many microseconds its sender gives up (0: unknown)."""
 
-    name: str
-    parameters: Parameters = {}
+    inputs: dict[str, Array]
+    wanted: tuple[Wanted, ...]
+    id: str
+    encoding: str = ""
+    timeout_us: int = 0
 
+    @property
+    def rows(self) -> int:
+        """How many inferences this is: the first dimension of its first input."""
+        first = next(iter(self.inputs.values()), None)
+        return first.shape[0] if first is not None and first.ndim else 1
 
-class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `POST …/infer`. Without `outputs`, all are answered."""
-
-    inputs: tuple[InputTensor, ...]
-    outputs: tuple[OutputRequest, ...] = ()
-    id: str = ""
-    parameters: Parameters = {}
-
-
-class OutputTensor(msgspec.Struct, frozen=True, kw_only=True):
-    """One output; `data` is flat in row-major order."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    data: list[Any]
-
-
-class InferAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of a successful inference."""
-
-    model_name: str
-    model_version: str
-    outputs: list[OutputTensor]
-    id: str = ""
+    @property
+    def names(self) -> list[str]:
+        """The names of the outputs that are asked for, in the order of the answer."""
+        return [each.spec.name for each in self.wanted]
 
 
 _DECODER = msgspec.json.Decoder(InferRequest)
+_ENCODER = msgspec.json.Encoder()
 
 
-def infer(model: Model, identity: Identity, body: bytes, limits: ServeLimits) -> Answer:
-    """Answer one inference request. Never raises for anything that a client sent."""
+def prepare(request: Request, model: Model, limits: ServeLimits) -> Prepared | Answer:
+    """Parse and check a request; answer 400 or 413 when it is wrong. Never raises for anything that a client sent."""
+    body = request.body
+    encoding = request.headers.get("content-encoding", "").lower()
+    if encoding not in {"", "identity"}:
+        plain = inflate(body, encoding, limits)
+        if isinstance(plain, Answer):
+            return plain
+        body = plain
     try:
-        request = _DECODER.decode(body)
+        return _prepare(body, request, model, limits)
     except UNREADABLE as error:
         return problem(400, f"the body is not an inference request: {error}")
-    try:
-        inputs = {each.name: read_values(spec, each.shape, bytes(each.data)) for each, spec in _matched(model.inputs, request, limits)}
-        wanted = _wanted(model.outputs, request, limits)
     except TensorRefused as error:
         return problem(400, str(error))
+
+
+def finish(prepared: Prepared, arrays: Sequence[Array], identity: Identity, limits: ServeLimits) -> Answer:
+    """Make the answer of the arrays that the model gave for the outputs asked for, in their order."""
     try:
-        arrays = model.run(inputs, [spec.name for spec in wanted])
-    except InferenceFailed as error:
-        return problem(422, f"the model cannot run on this input: {error}")
-    try:
-        outputs = _outputs(wanted, arrays, limits)
+        outputs, pieces = _outputs(prepared.wanted, arrays, limits)
     except TensorRefused as error:
         return problem(422, str(error))
-    return ok(InferAnswer(model_name=identity.name, model_version=identity.versions[0], id=request.id, outputs=outputs))
+    head = InferAnswer(model_name=identity.name, model_version=identity.versions[0], id=prepared.id, outputs=outputs)
+    body = _ENCODER.encode(head)
+    header_bytes = len(body) if pieces else 0
+    if header_bytes:
+        body = b"".join((body, *pieces))
+    encoding = prepared.encoding if len(body) >= limits.compress_bytes_min else ""
+    if encoding:
+        body = deflate(body, encoding)
+    if header_bytes:
+        return Answer(status=200, body=body, content_type=BINARY, header_bytes=header_bytes, encoding=encoding)
+    return Answer(status=200, body=body, encoding=encoding)
 
 
-def _matched(specs: tuple[TensorSpec, ...], request: InferRequest, limits: ServeLimits) -> list[tuple[InputTensor, TensorSpec]]:
+def infer(model: Model, identity: Identity, request: Request, limits: ServeLimits) -> Answer:
+    """Answer one inference request. Never raises for anything that a client sent."""
+    prepared = prepare(request, model, limits)
+    if isinstance(prepared, Answer):
+        return prepared
+    try:
+        arrays = model.run(prepared.inputs, prepared.names)
+    except InferenceFailed as error:
+        return failed(error)
+    return finish(prepared, arrays, identity, limits)
+
+
+def failed(error: InferenceFailed) -> Answer:
+    """Answer that the runtime could not run the model on this input."""
+    return problem(422, f"the model cannot run on this input: {error}")
+
+
+# ---- what is asked ----
+
+
+def _prepare(body: bytes, request: Request, model: Model, limits: ServeLimits) -> Prepared:
+    header_bytes = request.header_bytes
+    if header_bytes == 0:
+        return _prepare_raw(body, request, model)
+    head: bytes | memoryview = body
+    tail: memoryview | None = None
+    if header_bytes is None:
+        pass
+    elif 0 < header_bytes <= len(body):
+        view = memoryview(body)
+        head, tail = view[:header_bytes], view[header_bytes:]
+    else:
+        raise TensorRefused(f"Inference-Header-Content-Length is no length within the body's {len(body)} bytes")
+    asked = _DECODER.decode(head)
+    inputs = _inputs(_matched(model.inputs, asked, limits), tail)
+    wanted = _wanted(model.outputs, asked, limits)
+    return Prepared(
+        inputs=inputs,
+        wanted=wanted,
+        id=asked.id,
+        encoding=chosen_encoding(request.headers.get("accept-encoding", "")),
+        timeout_us=_timeout(asked.parameters),
+    )
+
+
+def _prepare_raw(body: bytes, request: Request, model: Model) -> Prepared:
+    """Take the whole body as the model's only input, and answer all outputs as binary data. Source: Triton's raw binary request."""
+    if len(model.inputs) != 1:
+        raise TensorRefused(
+            f"a body without JSON is for models with one input; this one takes {_list([each.name for each in model.inputs])}"
+        )
+    spec = model.inputs[0]
+    size, rest = KINDS[spec.datatype].size, spec.shape[1:]
+    row = values_in(rest) * size
+    if not size or any(each < 0 for each in rest) or not row or not spec.shape:
+        raise TensorRefused(f"the shape {list(spec.shape)} of input {spec.name!r} does not follow from how long a body without JSON is")
+    shape = (len(body) // row if spec.shape[0] < 0 else spec.shape[0], *rest)
+    wanted = tuple(Wanted(each, binary=True) for each in model.outputs)
+    encoding = chosen_encoding(request.headers.get("accept-encoding", ""))
+    return Prepared(inputs={spec.name: read_binary(spec, shape, memoryview(body))}, wanted=wanted, id="", encoding=encoding)
+
+
+def _matched(specs: tuple[TensorSpec, ...], asked: InferRequest, limits: ServeLimits) -> list[tuple[InputTensor, TensorSpec]]:
     """Pair the request's inputs with the model's, checked, before any data is parsed."""
-    known, names = {spec.name: spec for spec in specs}, [each.name for each in request.inputs]
+    known, names = {spec.name: spec for spec in specs}, [each.name for each in asked.inputs]
     if len(names) > limits.tensors_max or len(set(names)) != len(names):
         raise TensorRefused(f"inputs are named twice, or are more than {limits.tensors_max}")
-    missing = [name for name in known if name not in names]
-    unknown = [name for name in names if name not in known]
-    if missing or unknown:
-        raise TensorRefused(f"the model takes {_list(known)}: " + (f"{_list(missing)} missing" if missing else f"not {_list(unknown)}"))
-    pairs = [(each, known[each.name]) for each in request.inputs]
+    if known.keys() != set(names):
+        missing = [name for name in known if name not in names]
+        unknown = [name for name in names if name not in known]
+        raise TensorRefused(
+            f"the model takes {_list(list(known))}: " + (f"{_list(missing)} missing" if missing else f"not {_list(unknown)}")
+        )
+    if "sequence_id" in asked.parameters:
+        raise TensorRefused("the model keeps no state between requests, so there are no sequences")
+    pairs = [(each, known[each.name]) for each in asked.inputs]
+    values = 0
     for each, spec in pairs:
         if len(each.shape) > limits.rank_max:
             raise TensorRefused(f"a tensor has at most {limits.rank_max} dimensions")
-        if "binary_data_size" in each.parameters:
-            raise TensorRefused("binary tensors are not served: send JSON")
+        if "shared_memory_region" in each.parameters:
+            raise TensorRefused("shared memory is not served: send the data with the request")
         check_shape(spec, each.shape, each.datatype)
-    if sum(values_in(each.shape) for each in request.inputs) > limits.values_max:
+        count = values_in(each.shape)
+        if count == 0 and max(each.shape) > limits.values_max:
+            raise TensorRefused(f"a dimension has more than {limits.values_max} values")
+        # What is sent as numbers in binary cannot be more than the body, which is bounded.
+        values += count if not KINDS[spec.datatype].size or "binary_data_size" not in each.parameters else 0
+    if values > limits.values_max:
         raise TensorRefused(f"the inputs have more than {limits.values_max} values")
     return pairs
 
 
-def _wanted(specs: tuple[TensorSpec, ...], request: InferRequest, limits: ServeLimits) -> list[TensorSpec]:
-    if not request.outputs:
-        return list(specs)
+def _inputs(pairs: list[tuple[InputTensor, TensorSpec]], tail: memoryview | None) -> dict[str, Array]:
+    inputs: dict[str, Array] = {}
+    at, rest = 0, len(tail) if tail is not None else 0
+    for each, spec in pairs:
+        size = each.parameters.get("binary_data_size")
+        if size is None:
+            if each.data is msgspec.UNSET:
+                raise TensorRefused(f"input {spec.name!r} comes without data")
+            inputs[spec.name] = read_values(spec, each.shape, bytes(each.data))
+            continue
+        if tail is None:
+            raise TensorRefused("binary tensors need the header Inference-Header-Content-Length: where the JSON ends")
+        if each.data is not msgspec.UNSET:
+            raise TensorRefused(f"input {spec.name!r} comes both as JSON and as binary data")
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= rest - at:
+            raise TensorRefused(f"the binary_data_size of input {spec.name!r} is not within the {rest} bytes behind the JSON")
+        inputs[spec.name] = read_binary(spec, each.shape, tail[at : at + size])
+        at += size
+    if at != rest:
+        raise TensorRefused(f"{rest} bytes follow the JSON, and the binary inputs have {at}")
+    return inputs
+
+
+def _wanted(specs: tuple[TensorSpec, ...], asked: InferRequest, limits: ServeLimits) -> tuple[Wanted, ...]:
+    binary = asked.parameters.get("binary_data_output") is True
+    if not asked.outputs:
+        return tuple(Wanted(spec, binary) for spec in specs)
     known = {spec.name: spec for spec in specs}
-    names = [each.name for each in request.outputs]
+    names = [each.name for each in asked.outputs]
     if len(names) > limits.tensors_max or len(set(names)) != len(names) or any(name not in known for name in names):
-        raise TensorRefused(f"the model answers {_list(known)}, each once, not {_list(names)}")
-    if any(each.parameters.get("binary_data") for each in request.outputs):
-        raise TensorRefused("binary tensors are not served: ask for JSON")
-    return [known[name] for name in names]
+        raise TensorRefused(f"the model answers {_list(list(known))}, each once, not {_list(names)}")
+    wanted = []
+    for each in asked.outputs:
+        if "shared_memory_region" in each.parameters:
+            raise TensorRefused("shared memory is not served: outputs come with the answer")
+        flag, classes = each.parameters.get("binary_data"), each.parameters.get("classification", 0)
+        if not isinstance(classes, int) or classes < 0:
+            raise TensorRefused(f"the classification of output {each.name!r} is not a count")
+        wanted.append(Wanted(known[each.name], binary if flag is None else flag is True, classes))
+    return tuple(wanted)
 
 
-def _outputs(specs: list[TensorSpec], arrays: list[Any], limits: ServeLimits) -> list[OutputTensor]:
-    if sum(array.size for array in arrays) > limits.values_max:
-        raise TensorRefused(f"the outputs have more than {limits.values_max} values")
-    return [
-        OutputTensor(name=spec.name, datatype=spec.datatype, shape=array.shape, data=write_values(spec, array))
-        for spec, array in zip(specs, arrays, strict=True)
-    ]
+def _timeout(parameters: Parameters) -> int:
+    value = parameters.get("timeout", 0)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def _list(names: object) -> str:
-    shown = [repr(str(name)[:60]) for name in names][:10] if isinstance(names, (list, dict)) else []
-    return ", ".join(shown)
+# ---- what is answered ----
+
+
+def _outputs(wanted: tuple[Wanted, ...], arrays: Sequence[Array], limits: ServeLimits) -> tuple[list[OutputTensor], list[bytes]]:
+    """Return the outputs' descriptions and their binary data."""
+    outputs: list[OutputTensor] = []
+    pieces: list[bytes] = []
+    values = size = 0
+    for each, given in zip(wanted, arrays, strict=True):
+        spec, array = each.spec, given
+        if each.classes:
+            spec, array = top_classes(spec, array, each.classes)
+        # Only what is a number and goes out as binary data costs no more than its bytes.
+        values += 0 if each.binary and KINDS[spec.datatype].size else array.size
+        size += array.nbytes if each.binary else 0
+        if values > limits.values_max or size > limits.answer_bytes_max:
+            raise TensorRefused(f"the outputs have more than {limits.values_max} values or {limits.answer_bytes_max} bytes")
+        if each.binary:
+            data = write_binary(spec, array)
+            pieces.append(data)
+            outputs.append(OutputTensor(spec.name, spec.datatype, array.shape, {"binary_data_size": len(data)}))
+        else:
+            outputs.append(OutputTensor(spec.name, spec.datatype, array.shape, data=write_values(spec, array)))
+    return outputs, pieces
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(repr(name[:60]) for name in names[:10])

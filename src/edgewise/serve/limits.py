@@ -10,17 +10,24 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     Bytes: `head_bytes_max` of request line and headers, `body_bytes_max` of one body, `framing_bytes_max` of chunk sizes, extensions and
     trailers around it, `buffered_bytes_max` of all bodies that are held at
-    once, `linger_bytes_max` read and thrown away after a refusal. Counts: `connections_max` open at once (others wait in the kernel's
+    once, `answer_bytes_max` of the binary tensors of an answer, `compress_bytes_min` from which on answers are compressed for those who ask
+    for it, `linger_bytes_max` read and thrown away after a refusal. Counts: `connections_max` open at once (others wait in the kernel's
     queue), `waiting_requests_max` for inference, `pipelined_requests_max` on one connection, `values_max` in all tensors of a request or
-    answer, `tensors_max`, `rank_max`. Seconds: `request_seconds_max` from a request's first byte to its last, `write_seconds_max` for a
-    client to take its answer, `idle_seconds_max` between requests, `spare_seconds` that a connection is left idle
+    answer that are JSON or BYTES, `tensors_max`, `rank_max`. Seconds: `request_seconds_max` from a request's first byte to its last,
+    `write_seconds_max` for a client to take its answer, `idle_seconds_max` between requests, `spare_seconds` that a connection is left idle
     before it may be closed to make room for another, `drain_seconds` that idle connections are kept once a drain began,
-    `terminate_seconds` the same after SIGTERM, `linger_seconds` for a client to close after the last answer, `retry_after_seconds`."""
+    `terminate_seconds` the same after SIGTERM, `linger_seconds` for a client to close after the last answer, `retry_after_seconds`.
+
+    Measuring: `remembered_answers_max` with an id, that labels may still come for, of at most `remembered_rows_max` rows and
+    `request_id_chars_max` characters; `feedback_per_second_max` labels in the long run; `observations_per_second_max` answers whose
+    distributions are looked at; `tell_seconds` between two summaries for the agent, `sketch_seconds` between two that hold sketches."""
 
     head_bytes_max: int = 16_384
     body_bytes_max: int = 16_777_216
     framing_bytes_max: int = 1_048_576
     buffered_bytes_max: int = 67_108_864
+    answer_bytes_max: int = 67_108_864
+    compress_bytes_min: int = 512
     linger_bytes_max: int = 67_108_864
     connections_max: int = 256
     waiting_requests_max: int = 64
@@ -36,6 +43,13 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
     terminate_seconds: float = 1.0
     linger_seconds: float = 2.0
     retry_after_seconds: int = 1
+    remembered_answers_max: int = 20_000
+    remembered_rows_max: int = 64
+    request_id_chars_max: int = 256
+    feedback_per_second_max: int = 200
+    observations_per_second_max: int = 20
+    tell_seconds: float = 15.0
+    sketch_seconds: float = 600.0
 
 
 LIMITS: Final = ServeLimits()

@@ -83,7 +83,7 @@ def _options(threads: int) -> ort.SessionOptions:
 def _spec(node: ort.NodeArg) -> TensorSpec:
     datatype = datatype_of(node.type)
     if datatype is None:
-        raise ModelFailed(f"input {node.name!r} of the model is {node.type}, which cannot come as JSON")
+        raise ModelFailed(f"input {node.name!r} of the model is {node.type}, which cannot come with a request")
     return TensorSpec(node.name, datatype, tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape))
 
 

@@ -8,7 +8,22 @@ import msgspec
 from edgewise.serve.answers import Answer, problem
 from edgewise.serve.inference import Identity
 
-Place = Literal["server", "live", "ready", "metrics", "model", "model-ready", "infer", "control-ready", "activate", "drain"]
+Place = Literal[
+    "server",
+    "live",
+    "ready",
+    "metrics",
+    "model",
+    "model-ready",
+    "infer",
+    "stats",
+    "config",
+    "index",
+    "load",
+    "control-ready",
+    "activate",
+    "drain",
+]
 
 _MODEL: Final = r"/v2/models/(?P<name>[^/]{1,200})(/versions/(?P<version>[^/]{1,200}))?"
 
@@ -27,6 +42,11 @@ _ROUTES: Final = (
     _Route(re.compile(r"/v2/health/live"), "GET", "live"),
     _Route(re.compile(r"/v2/health/ready"), "GET", "ready"),
     _Route(re.compile(rf"{_MODEL}/ready"), "GET", "model-ready"),
+    _Route(re.compile(rf"{_MODEL}/stats"), "GET", "stats"),
+    _Route(re.compile(r"/v2/models/stats"), "GET", "stats"),
+    _Route(re.compile(rf"{_MODEL}/config"), "GET", "config"),
+    _Route(re.compile(r"/v2/repository/index"), "POST", "index"),
+    _Route(re.compile(r"/v2/repository/models/[^/]{1,200}/(un)?load"), "POST", "load"),
     _Route(re.compile(_MODEL), "GET", "model"),
     _Route(re.compile(r"/v2/?"), "GET", "server"),
     _Route(re.compile(r"/metrics"), "GET", "metrics"),

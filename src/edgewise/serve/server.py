@@ -27,7 +27,7 @@ from edgewise.serve.inference import Identity
 from edgewise.serve.limits import ServeLimits
 from edgewise.serve.model import Model
 from edgewise.serve.routes import Place, find
-from edgewise.serve.worker import Broken, Inferred, Loaded, Worker
+from edgewise.serve.worker import Broken, Inferred, Loaded, Spent, Worker
 
 State = Literal["loading", "ready", "active", "draining", "broken"]
 
@@ -108,8 +108,8 @@ class Server:
                     self._state = "ready" if self._state == "loading" else self._state
                 case Broken(message):
                     self._failure, self._state = message, "broken"
-                case Inferred(serial, answer, run_seconds):
-                    self._inferred(serial, answer, run_seconds)
+                case Inferred(serial, answer, spent):
+                    self._inferred(serial, answer, spent)
                 case other:
                     assert_never(other)
 
@@ -278,19 +278,20 @@ class Server:
                 connection.running, connection.asked_at = request, time.monotonic()
                 connection.await_next()
                 self._counters.waiting += 1
-                self._worker.submit(connection.serial, request.body)
+                self._worker.submit(connection.serial, request)
                 return
         else:
-            answer = place if isinstance(place, Answer) else self._answer(place)
+            answer = place if isinstance(place, Answer) else self._answer(place, request)
         self._end_request(connection, request, answer)
 
-    def _inferred(self, serial: int, answer: Answer, run_seconds: float) -> None:
+    def _inferred(self, serial: int, answer: Answer, spent: Spent) -> None:
         self._counters.waiting -= 1
+        self._counters.spent(answer.status, spent)
         connection = self._connections.get(serial)
         if connection is None or connection.running is None:
             return  # the client went away
         request, connection.running = connection.running, None
-        self._counters.inferred(time.monotonic() - connection.asked_at, run_seconds)
+        self._counters.inferred(time.monotonic() - connection.asked_at)
 
         def go_on() -> None:
             self._end_request(connection, request, answer)
@@ -345,9 +346,9 @@ class Server:
             return problem(503, f"{self._limits.waiting_requests_max} requests are waiting already", retry_after=retry)
         return None
 
-    def _answer(self, place: Place) -> Answer:
+    def _answer(self, place: Place, request: Request) -> Answer:
         order = self._orders.get(place)
-        return self._facts.answer(place) if order is None else order()
+        return self._facts.answer(place, request.body) if order is None else order()
 
     def _control_ready(self) -> Answer:
         well = self._state in {"ready", "active"}

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol's JSON form, to and from arrays.
+"""Datatypes, and tensors of the Open Inference Protocol's JSON form, to and from arrays; `binary.py` has the other.
 
 Numbers come flat in row-major order or nested like the shape. They are counted before they are parsed, parsed with the element type that
 the datatype asks for, and must fit it: a bool is no number, 300 is no UINT8, 1e300 is no FP32, NaN does not exist in JSON.
@@ -19,30 +19,34 @@ class TensorRefused(ValueError):
     """A tensor is not what its datatype and shape say, or not what the model takes. The message is for whoever sent it."""
 
 
-class _Kind(msgspec.Struct, frozen=True):
-    """How a datatype is called in ONNX and in numpy, and what its elements are in JSON."""
+class Kind(msgspec.Struct, frozen=True):
+    """How a datatype is called in ONNX and in numpy, what its elements are in JSON, and how many bytes one has (0: as many as it needs)."""
 
     onnx: str
     dtype: str
     element: type
+    size: int
 
 
-_KINDS: Final[dict[str, _Kind]] = {
-    "BOOL": _Kind("tensor(bool)", "bool", bool),
-    "UINT8": _Kind("tensor(uint8)", "uint8", int),
-    "UINT16": _Kind("tensor(uint16)", "uint16", int),
-    "UINT32": _Kind("tensor(uint32)", "uint32", int),
-    "UINT64": _Kind("tensor(uint64)", "uint64", int),
-    "INT8": _Kind("tensor(int8)", "int8", int),
-    "INT16": _Kind("tensor(int16)", "int16", int),
-    "INT32": _Kind("tensor(int32)", "int32", int),
-    "INT64": _Kind("tensor(int64)", "int64", int),
-    "FP16": _Kind("tensor(float16)", "float16", float),
-    "FP32": _Kind("tensor(float)", "float32", float),
-    "FP64": _Kind("tensor(double)", "float64", float),
-    "BYTES": _Kind("tensor(string)", "object", str),
+KINDS: Final[dict[str, Kind]] = {
+    "BOOL": Kind("tensor(bool)", "bool", bool, 1),
+    "UINT8": Kind("tensor(uint8)", "uint8", int, 1),
+    "UINT16": Kind("tensor(uint16)", "uint16", int, 2),
+    "UINT32": Kind("tensor(uint32)", "uint32", int, 4),
+    "UINT64": Kind("tensor(uint64)", "uint64", int, 8),
+    "INT8": Kind("tensor(int8)", "int8", int, 1),
+    "INT16": Kind("tensor(int16)", "int16", int, 2),
+    "INT32": Kind("tensor(int32)", "int32", int, 4),
+    "INT64": Kind("tensor(int64)", "int64", int, 8),
+    "FP16": Kind("tensor(float16)", "float16", float, 2),
+    "FP32": Kind("tensor(float)", "float32", float, 4),
+    "FP64": Kind("tensor(double)", "float64", float, 8),
+    # numpy has no such type: 16 bits each, the upper half of an FP32
+    "BF16": Kind("tensor(bfloat16)", "uint16", float, 2),
+    "BYTES": Kind("tensor(string)", "object", str, 0),
 }
-_BY_ONNX: Final = {kind.onnx: datatype for datatype, kind in _KINDS.items()}
+BF16: Final = "BF16"
+_BY_ONNX: Final = {kind.onnx: datatype for datatype, kind in KINDS.items()}
 _SPACE: Final = b" \t\r\n"
 
 
@@ -62,7 +66,7 @@ def datatype_of(onnx_type: str) -> str | None:
 def zeros(spec: TensorSpec, free: int) -> Array:
     """Return a tensor of zeros (empty strings) that fits `spec`; the first free dimension is 1, others are `free`."""
     shape = tuple((1 if at == 0 else free) if size < 0 else size for at, size in enumerate(spec.shape))
-    kind = _KINDS[spec.datatype]
+    kind = KINDS[spec.datatype]
     return np.full(shape, "", dtype=object) if kind.element is str else np.zeros(shape, dtype=kind.dtype)
 
 
@@ -78,13 +82,15 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...], datatype: str) -> None
         raise TensorRefused(f"input {spec.name!r} is {spec.datatype}, not {datatype[:20]!r}")
     same_rank = len(shape) == len(spec.shape)
     fits = same_rank and all(want in {-1, size} for want, size in zip(spec.shape, shape, strict=True))
-    if not (fits or not spec.shape) or any(size < 1 for size in shape):
+    if not (fits or not spec.shape) or any(size < 0 for size in shape):
         raise TensorRefused(f"input {spec.name!r} has the shape {list(spec.shape)}, not {list(shape)}")
 
 
 def read_values(spec: TensorSpec, shape: tuple[int, ...], data: bytes) -> Array:
     """Return JSON `data` as an array of `shape`, which was checked against `spec`. Raises `TensorRefused`."""
-    kind, count = _KINDS[spec.datatype], values_in(shape)
+    kind, count = KINDS[spec.datatype], values_in(shape)
+    if count == 0:
+        return _read_empty(spec, shape, data)
     depth = _depth(data)
     if depth not in {1, max(len(shape), 1)}:
         raise TensorRefused(f"the data of input {spec.name!r} is neither flat nor nested like its shape {list(shape)}")
@@ -93,21 +99,41 @@ def read_values(spec: TensorSpec, shape: tuple[int, ...], data: bytes) -> Array:
     try:
         values = _decoder(kind.element, depth).decode(data)
         with np.errstate(over="ignore"):  # looked at below
-            array = np.array(values, dtype=kind.dtype)
+            array = np.array(values, dtype="float32" if spec.datatype == BF16 else kind.dtype)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise TensorRefused(f"the data of input {spec.name!r} is not {spec.datatype}: {error}") from error
     if array.size != count or array.shape not in {shape, (count,)}:
         raise TensorRefused(f"the data of input {spec.name!r} does not hold the {count} values of its shape {list(shape)}")
     if kind.element is float and not np.isfinite(array).all():
         raise TensorRefused(f"the data of input {spec.name!r} holds values that {spec.datatype} cannot")
-    return array.reshape(shape)
+    return (_to_bf16(array) if spec.datatype == BF16 else array).reshape(shape)
 
 
 def write_values(spec: TensorSpec, array: Array) -> list[Any]:
     """Return an output's values, flat in row-major order. Raises `TensorRefused` when JSON cannot carry them."""
-    if _KINDS[spec.datatype].element is float and not np.isfinite(array).all():
-        raise TensorRefused(f"output {spec.name!r} is not finite for this input, and JSON cannot carry that")
+    if spec.datatype == BF16:
+        array = _from_bf16(array)
+    if KINDS[spec.datatype].element is float and not np.isfinite(array).all():
+        raise TensorRefused(f"output {spec.name!r} is not finite for this input, and JSON cannot carry that: ask for binary data")
     return list(array.ravel().tolist())
+
+
+def _read_empty(spec: TensorSpec, shape: tuple[int, ...], data: bytes) -> Array:
+    if data.translate(None, b"[], \t\r\n") or not data.startswith(b"["):
+        raise TensorRefused(f"the data of input {spec.name!r} holds values, and none fits its shape {list(shape)}")
+    return np.empty(shape, dtype=KINDS[spec.datatype].dtype)
+
+
+def _to_bf16(array: Array) -> Array:
+    """Return FP32 values as BF16, rounded to nearest, ties to even. All are finite; what rounds beyond the largest becomes infinite."""
+    bits: Array = np.ascontiguousarray(array, dtype="float32").view("uint32")
+    rounded: Array = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("uint16")
+    return rounded
+
+
+def _from_bf16(array: Array) -> Array:
+    wide: Array = (array.astype("uint32") << 16).view("float32")
+    return wide
 
 
 def _depth(data: bytes) -> int:

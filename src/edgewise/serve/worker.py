@@ -9,9 +9,10 @@ from collections.abc import Callable
 import msgspec
 
 from edgewise.serve.answers import Answer, problem
-from edgewise.serve.inference import Identity, infer
+from edgewise.serve.conversation import Request
+from edgewise.serve.inference import Identity, failed, finish, prepare
 from edgewise.serve.limits import ServeLimits
-from edgewise.serve.model import Model, ModelFailed
+from edgewise.serve.model import InferenceFailed, Model, ModelFailed
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -26,26 +27,37 @@ class Broken(msgspec.Struct, frozen=True):
     message: str
 
 
+class Spent(msgspec.Struct, frozen=True):
+    """Where the time of a request went, in seconds: waiting for its turn, being read, in the model, being answered. What it did not come to
+    is 0. `rows`: how many inferences it was (its batch)."""
+
+    queue: float = 0.0
+    prepare: float = 0.0
+    run: float = 0.0
+    finish: float = 0.0
+    rows: int = 1
+
+
 class Inferred(msgspec.Struct, frozen=True):
     """The answer to the request of connection `serial`."""
 
     serial: int
     answer: Answer
-    run_seconds: float
+    spent: Spent
 
 
 Result = Loaded | Broken | Inferred
 
 
 class Worker:
-    """Takes bodies, gives results; `wake` is called from its thread after each result was put into `results`."""
+    """Takes requests, gives results; `wake` is called from its thread after each result was put into `results`."""
 
     def __init__(self, load: Callable[[], Model], identity: Identity, limits: ServeLimits, wake: Callable[[], None]) -> None:
         self._load = load
         self._identity = identity
         self._limits = limits
         self._wake = wake
-        self._jobs: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[int, Request, float] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self.results: deque[Result] = deque()
 
@@ -53,9 +65,9 @@ class Worker:
         """Begin to load."""
         self._thread.start()
 
-    def submit(self, serial: int, body: bytes) -> None:
+    def submit(self, serial: int, request: Request) -> None:
         """Queue an inference request."""
-        self._jobs.put((serial, body))
+        self._jobs.put((serial, request, time.monotonic()))
 
     def stop(self) -> None:
         """End the thread once its queue is empty; wait for that shortly."""
@@ -73,18 +85,30 @@ class Worker:
             return
         self._give(Loaded(model))
         while (job := self._jobs.get()) is not None:
-            serial, body = job
-            started = time.monotonic()
-            answer = self._answer(model, body)
-            self._give(Inferred(serial, answer, time.monotonic() - started))
+            serial, request, since = job
+            answer, spent = self._answer(model, request, since)
+            self._give(Inferred(serial, answer, spent))
 
-    def _answer(self, model: Model, body: bytes) -> Answer:
+    def _answer(self, model: Model, request: Request, since: float) -> tuple[Answer, Spent]:
+        begun = time.monotonic()
+        spent = Spent(queue=begun - since)
         try:
-            return infer(model, self._identity, body, self._limits)
+            prepared = prepare(request, model, self._limits)
+            ready = time.monotonic()
+            spent = Spent(queue=begun - since, prepare=ready - begun)
+            if isinstance(prepared, Answer):
+                return prepared, spent
+            arrays = model.run(prepared.inputs, prepared.names)
+            ran = time.monotonic()
+            answer = finish(prepared, arrays, self._identity, self._limits)
+            done = time.monotonic()
+        except InferenceFailed as error:
+            return failed(error), spent
         except MemoryError:
-            return problem(503, "not enough memory for this request", retry_after=self._limits.retry_after_seconds)
+            return problem(503, "not enough memory for this request", retry_after=self._limits.retry_after_seconds), spent
         except Exception as error:  # noqa: BLE001 - one request must not end the server
-            return problem(500, f"the inference failed: {type(error).__name__}")
+            return problem(500, f"the inference failed: {type(error).__name__}"), spent
+        return answer, Spent(queue=begun - since, prepare=ready - begun, run=ran - ready, finish=done - ran, rows=prepared.rows)
 
     def _give(self, result: Result) -> None:
         self.results.append(result)

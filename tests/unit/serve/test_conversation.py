@@ -180,13 +180,34 @@ def test_a_wish_to_change_the_protocol_is_passed_over_where_it_can_be():
     assert with_body.problem.status == 400
 
 
-def test_compressed_bodies_are_refused():
+@pytest.mark.parametrize(
+    ("encoding", "status"), [("br", 415), ("gzip, gzip", 415), ("zstd", 415), ("gzip", None), ("Deflate", None), ("identity", None)]
+)
+def test_bodies_may_be_compressed_with_gzip_or_deflate(encoding, status):
     talk = _talk()
-    talk.feed(_post(b"hi", "content-encoding: gzip"))
-    assert talk.problem.status == 415
-    fine = _talk()
-    fine.feed(_post(b"hi", "content-encoding: identity"))
-    assert fine.problem is None
+    talk.feed(_post(b"hi", f"content-encoding: {encoding}"))
+    assert (talk.problem.status if talk.problem else None) == status
+
+
+def test_the_headers_that_matter_come_with_the_request():
+    talk = _talk()
+    talk.feed(_post(b"hello", "Accept-Encoding:  gzip ", "inference-header-content-length: 3", "cookie: secret"))
+    (request,) = talk.requests
+    assert request.headers == {"accept-encoding": "gzip", "inference-header-content-length": "3"}
+    assert request.header_bytes == 3
+
+
+@pytest.mark.parametrize("value", ["-1", "", "3.0", "0x3", "9" * 40, "3, 3", "\u00b2"])
+def test_a_length_of_the_json_that_is_none_is_told_as_such(value):
+    talk = _talk()
+    talk.feed(_post(b"hello", f"inference-header-content-length: {value}"))
+    assert talk.requests[0].header_bytes == -1
+
+
+def test_trailers_are_no_headers():
+    talk = _talk()
+    talk.feed(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\ninference-header-content-length: 3\r\n\r\n")
+    assert talk.requests[0].header_bytes is None
 
 
 def test_a_client_that_waits_to_send_is_told_to():

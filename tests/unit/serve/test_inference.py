@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from edgewise.serve import tensors
+from edgewise.serve.conversation import Request
 from edgewise.serve.inference import infer
 from edgewise.serve.limits import LIMITS
 from edgewise.serve.model import Model, ModelFailed, find_model
@@ -23,7 +24,7 @@ def _input(data=None, **changes) -> dict:
 def ask(double, identity, limits):
     def ask(body, model: Model = double):
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        answer = infer(model, identity, raw, limits)
+        answer = infer(model, identity, Request(method="POST", path="", body=raw, keep_alive=True), limits)
         content = json.loads(answer.body)
         if answer.status != 200:
             assert set(content) == {"error"}
@@ -62,7 +63,8 @@ def test_outputs_may_be_chosen_and_unknown_fields_are_passed_over(ask):
         ({"name": "z"}, "'x' missing"),
         ({"shape": [3]}, "shape"),
         ({"shape": [1, 4], "data": [1, 2, 3, 4]}, "shape"),
-        ({"shape": [0, 3], "data": []}, "shape"),
+        ({"shape": [0, 3], "data": [1]}, "none fits"),
+        ({"shape": [0, 10**9, 3], "data": []}, "shape"),
         ({"shape": [-1, 3]}, "shape"),
         ({"shape": [1.0, 3]}, "int"),
         ({"shape": [True, 3]}, "int"),
@@ -114,7 +116,6 @@ def test_a_wrong_input_is_refused(ask, change, words):
         b'{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32"}]}',
         b'{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[1,1,2]}],"outputs":[{"name":"z"}]}',
         b'{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[1,1,2]}],"outputs":[{"name":"y"},{"name":"y"}]}',
-        b'{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[1,1,2]}],"outputs":[{"name":"y","parameters":{"binary_data":true}}]}',
     ],
 )
 def test_a_wrong_body_is_refused(ask, body):
@@ -195,7 +196,7 @@ def test_an_input_of_unknown_rank_takes_any_shape():
     check_shape(spec, (2, 3), "FP32")
     assert read_values(spec, (), b"[5]").shape == ()
     with pytest.raises(TensorRefused):
-        check_shape(spec, (0,), "FP32")
+        check_shape(spec, (-1,), "FP32")
 
 
 def test_deep_data_is_counted_only_so_far():

@@ -8,6 +8,7 @@ from edgewise.serve import __main__ as program
 from edgewise.serve.answers import Answer
 from edgewise.serve.counters import Counters
 from edgewise.serve.routes import find
+from edgewise.serve.worker import Spent
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,13 @@ from edgewise.serve.routes import find
         ("POST", "/v2/models/double/infer", "infer"),
         ("POST", "/v2/models/double/versions/7/infer", "infer"),
         ("GET", "/metrics", "metrics"),
+        ("GET", "/v2/models/stats", "stats"),
+        ("GET", "/v2/models/double/stats", "stats"),
+        ("GET", "/v2/models/double/versions/7/stats", "stats"),
+        ("GET", "/v2/models/double/config", "config"),
+        ("POST", "/v2/repository/index", "index"),
+        ("POST", "/v2/repository/models/double/load", "load"),
+        ("POST", "/v2/repository/models/any/unload", "load"),
     ],
 )
 def test_both_sockets_answer_the_protocol(identity, method, path, place):
@@ -68,8 +76,10 @@ def test_counters_as_prometheus_text(identity):
     counters.answered(200)
     counters.answered(200)
     counters.answered(400)
-    counters.inferred(0.003, 0.001)
-    counters.inferred(9.0, 8.0)
+    counters.inferred(0.003)
+    counters.inferred(9.0)
+    counters.spent(200, Spent(queue=0.001, run=0.002, rows=3))
+    counters.spent(422, Spent(prepare=0.001))
     text = counters.text(identity)
     assert 'edgewise_serve_answers_total{code="200"} 2\n' in text
     assert 'edgewise_serve_info{instance="line-3/double",revision="double-abc",version="7"} 1\n' in text
