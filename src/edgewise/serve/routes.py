@@ -16,6 +16,7 @@ Place = Literal[
     "model",
     "model-ready",
     "infer",
+    "feedback",
     "stats",
     "config",
     "index",
@@ -39,6 +40,7 @@ class _Route(msgspec.Struct, frozen=True):
 
 _ROUTES: Final = (
     _Route(re.compile(rf"{_MODEL}/infer"), "POST", "infer"),
+    _Route(re.compile(rf"{_MODEL}/feedback"), "POST", "feedback"),
     _Route(re.compile(r"/v2/health/live"), "GET", "live"),
     _Route(re.compile(r"/v2/health/ready"), "GET", "ready"),
     _Route(re.compile(rf"{_MODEL}/ready"), "GET", "model-ready"),

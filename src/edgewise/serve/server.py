@@ -10,6 +10,7 @@ when no byte waits on them. A client that finds such a connection closed knows t
 """
 
 import contextlib
+import os
 import selectors
 import signal
 import socket
@@ -26,6 +27,8 @@ from edgewise.serve.facts import Facts, if_well
 from edgewise.serve.inference import Identity
 from edgewise.serve.limits import ServeLimits
 from edgewise.serve.model import Model
+from edgewise.serve.observer import Observer
+from edgewise.serve.reporter import Reporter
 from edgewise.serve.routes import Place, find
 from edgewise.serve.worker import Broken, Inferred, Loaded, Spent, Worker
 
@@ -70,7 +73,9 @@ class Server:
             "activate": self._activate,
             "drain": self._begin_drain,
         }
-        self._worker = Worker(load, identity, limits, self._wake)
+        self._observer = Observer(limits, inputs_allowed=os.environ.get("EDGEWISE_SKETCH_INPUTS", "1") != "0")
+        self._reporter = Reporter(self._observer, limits)
+        self._worker = Worker(load, identity, limits, self._wake, self._observer)
 
     def run(self) -> int:
         """Serve until drained; return the exit status."""
@@ -82,6 +87,7 @@ class Server:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         self._worker.start()
+        self._reporter.start()
         while not self._ended():
             for key, events in self._selector.select(self._timeout()):
                 key.data(events)
@@ -134,6 +140,7 @@ class Server:
             sys.stderr.write(f"edgewise.serve: {self._identity.instance} at {self._identity.revision}: {self._failure}\n")
             return EXIT_BROKEN
         self._worker.stop()
+        self._reporter.stop()
         return EXIT_DRAINED
 
     # ---- what passes with time ----
@@ -280,6 +287,8 @@ class Server:
                 self._counters.waiting += 1
                 self._worker.submit(connection.serial, request)
                 return
+        elif place == "feedback":
+            answer = self._observer.feedback.answer(request.body)
         else:
             answer = place if isinstance(place, Answer) else self._answer(place, request)
         self._end_request(connection, request, answer)
@@ -291,7 +300,9 @@ class Server:
         if connection is None or connection.running is None:
             return  # the client went away
         request, connection.running = connection.running, None
-        self._counters.inferred(time.monotonic() - connection.asked_at)
+        seconds = time.monotonic() - connection.asked_at
+        self._counters.inferred(seconds)
+        self._observer.served(seconds, spent.queue, answer.status)
 
         def go_on() -> None:
             self._end_request(connection, request, answer)

@@ -1,18 +1,21 @@
 """The one thread that loads the model and runs it, so that the loop answers probes while a long inference runs."""
 
 import queue
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from edgewise.serve.answers import Answer, problem
 from edgewise.serve.conversation import Request
-from edgewise.serve.inference import Identity, failed, finish, prepare
+from edgewise.serve.inference import Identity, Prepared, failed, finish, prepare
 from edgewise.serve.limits import ServeLimits
 from edgewise.serve.model import InferenceFailed, Model, ModelFailed
+from edgewise.serve.observer import Observer
+from edgewise.serve.tensors import Array
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -52,11 +55,15 @@ Result = Loaded | Broken | Inferred
 class Worker:
     """Takes requests, gives results; `wake` is called from its thread after each result was put into `results`."""
 
-    def __init__(self, load: Callable[[], Model], identity: Identity, limits: ServeLimits, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, load: Callable[[], Model], identity: Identity, limits: ServeLimits, wake: Callable[[], None], observer: Observer
+    ) -> None:
+        self._observer = observer
         self._load = load
         self._identity = identity
         self._limits = limits
         self._wake = wake
+        self._complained = False
         self._jobs: queue.SimpleQueue[tuple[int, Request, float] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self.results: deque[Result] = deque()
@@ -86,10 +93,25 @@ class Worker:
         self._give(Loaded(model))
         while (job := self._jobs.get()) is not None:
             serial, request, since = job
-            answer, spent = self._answer(model, request, since)
+            answer, spent, ran = self._answer(model, request, since)
             self._give(Inferred(serial, answer, spent))
+            if ran is not None:
+                self._observe(model, *ran)
 
-    def _answer(self, model: Model, request: Request, since: float) -> tuple[Answer, Spent]:
+    def _observe(self, model: Model, prepared: Prepared, arrays: Sequence[Array]) -> None:
+        inputs = [(spec, prepared.inputs[spec.name]) for spec in model.inputs if spec.name in prepared.inputs]
+        outputs = [(wanted.spec, array) for wanted, array in zip(prepared.wanted, arrays, strict=True)]
+        try:
+            self._observer.answered(prepared.id, inputs, outputs)
+        except Exception as error:  # noqa: BLE001 - what cannot be measured is still answered
+            self._unobserved(error)
+
+    def _unobserved(self, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            sys.stderr.write(f"edgewise.serve: an answer cannot be measured: {error!r}\n"[:500])
+
+    def _answer(self, model: Model, request: Request, since: float) -> tuple[Answer, Spent, tuple[Prepared, Sequence[Array]] | None]:
         begun = time.monotonic()
         spent = Spent(queue=begun - since)
         try:
@@ -97,18 +119,19 @@ class Worker:
             ready = time.monotonic()
             spent = Spent(queue=begun - since, prepare=ready - begun)
             if isinstance(prepared, Answer):
-                return prepared, spent
+                return prepared, spent, None
             arrays = model.run(prepared.inputs, prepared.names)
             ran = time.monotonic()
             answer = finish(prepared, arrays, self._identity, self._limits)
             done = time.monotonic()
         except InferenceFailed as error:
-            return failed(error), spent
+            return failed(error), spent, None
         except MemoryError:
-            return problem(503, "not enough memory for this request", retry_after=self._limits.retry_after_seconds), spent
+            return problem(503, "not enough memory for this request", retry_after=self._limits.retry_after_seconds), spent, None
         except Exception as error:  # noqa: BLE001 - one request must not end the server
-            return problem(500, f"the inference failed: {type(error).__name__}"), spent
-        return answer, Spent(queue=begun - since, prepare=ready - begun, run=ran - ready, finish=done - ran, rows=prepared.rows)
+            return problem(500, f"the inference failed: {type(error).__name__}"), spent, None
+        spent = Spent(queue=begun - since, prepare=ready - begun, run=ran - ready, finish=done - ran, rows=prepared.rows)
+        return answer, spent, (prepared, arrays)
 
     def _give(self, result: Result) -> None:
         self.results.append(result)
