@@ -44,6 +44,7 @@ __all__ = [
     "flush",
     "heartbeat",
     "instance",
+    "label",
     "metric",
     "parameters",
     "secret",
@@ -142,6 +143,21 @@ def feedback(service: str, revision: str, *, correct: bool) -> None:  # noqa: A0
     """Report whether an answer of `revision` of the workload `service` turned out right; it becomes that revision's `model.accuracy`. Costs
     microseconds; sent within a second."""
     _collector.judge(service, revision, correct=correct)
+
+
+def label(service: str, request: str, value: bool | float | str) -> None:
+    """Say what the right answer to a request turned out to be, minutes or hours later: a class (its index, number or text, as the model
+    answers it) or a number. `request` is the `id` that the inference request carried; `service` the workload that answered it. The model
+    server compares it with what it answered, and `model.accuracy` or `model.error` of that revision follows. Each request takes one label.
+    Raises `NotFound` when that service does not run here or does not know the request (any more), `Denied` when it has its label already or
+    cannot have this one, `Unavailable`."""
+    body = json.dumps({"feedback": [{"id": request, "label": value}]}).encode()
+    found = _client.ask("GET", f"/v1/services/{_safe(service)}")
+    answer = _tell(str(found["address"]), f"/v2/models/{service}/feedback", body)
+    refused = answer.get("refused")
+    if isinstance(refused, list) and refused:
+        kind = NotFound if refused[0].get("reason") == "UnknownRequest" else Denied
+        raise kind(str(refused[0].get("message")))
 
 
 def summaries(points: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
@@ -380,6 +396,25 @@ def _receive_until(connection: socket.socket, mark: bytes) -> bytes:
             raise ValueError("no HTTP answer")
         data += part
     return data
+
+
+def _tell(address: str, path: str, body: bytes) -> dict[str, object]:
+    import http.client  # slow to import, and most workloads never need it
+
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=_SECONDS_MAX)
+    try:
+        connection.request("POST", path, body)
+        answer = connection.getresponse()
+        status, data = answer.status, answer.read(_ANSWER_BYTES_MAX)
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(f"the service does not answer: {error}") from error
+    finally:
+        connection.close()
+    value = _object(data)
+    if status != 200:
+        raise (Denied if 400 <= status < 500 and status != 429 else Unavailable)(str(value.get("error", f"status {status}")))
+    return value
 
 
 def _object(data: bytes) -> dict[str, object]:

@@ -10,6 +10,8 @@ import threading
 import datasketches
 import pytest
 
+from edgewise import workload
+
 
 class Agent(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     """The local workload API, as far as a model server uses it."""
@@ -17,7 +19,7 @@ class Agent(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
     def __init__(self, path) -> None:
-        self.told, self.headers, self.refuse = [], [], False
+        self.told, self.headers, self.port = [], [], 0
         super().__init__(str(path), _Handler)
 
 
@@ -34,7 +36,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.told += body["summaries"]
         self.server.headers.append((self.path, self.headers["Edgewise-Revision"]))
-        answer = json.dumps({"accepted": len(body["summaries"])}).encode()
+        self._answer({"accepted": len(body["summaries"])})
+
+    def do_GET(self) -> None:
+        address = f"http://127.0.0.1:{self.server.port}"
+        self._answer({"name": self.path.rpartition("/")[2], "address": address, "revision": "m-1", "ready": True})
+
+    def _answer(self, content) -> None:
+        answer = json.dumps(content).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
@@ -85,3 +94,26 @@ def test_a_server_tells_its_agent_what_it_measured_and_says_the_rest_at_its_end(
     sketch = told["model.input.x.0"]
     kll = datasketches.kll_floats_sketch.deserialize(base64.b64decode(sketch["sketch"]))
     assert (kll.n, kll.get_max_value(), sketch["sketchType"]) == (1, 1.0, "kll-float")
+
+
+def test_a_workload_says_later_what_was_right(supervisor, tree, agent):
+    agent.port = supervisor.port
+    server = supervisor.start(tree).activate()
+    with contextlib.closing(supervisor.connect()) as connection:
+        assert infer(connection, "frame-1", [1.0, 2.0, 3.0, 4.0])[0] == 200
+        assert infer(connection, "frame-2", [1.0, 2.0, 3.0, 4.0])[0] == 200
+    workload.label("m", "frame-1", 3)
+    workload.label("m", "frame-2", 0)
+    with pytest.raises(workload.Denied, match="has its label"):
+        workload.label("m", "frame-1", 3)
+    with pytest.raises(workload.NotFound, match="no request"):
+        workload.label("m", "frame-3", 3)
+    with pytest.raises(workload.Denied, match="not feedback"):
+        workload.label("m", "", 3)
+    server.drain()
+    assert server.ended() == 0
+    supervisor.listener.close()
+    with pytest.raises(workload.Unavailable):
+        workload.label("m", "frame-1", 3)
+    told = {one["name"]: one for one in agent.told}
+    assert (told["model.accuracy"]["count"], told["model.accuracy"]["sum"]) == (2, 1.0)
