@@ -166,7 +166,7 @@ def _strategy(strategy: Strategy) -> str:
     if canary.unavailability_budget is not None:
         words.append(f"unavailability budget {canary.unavailability_budget}")
     for metric in strategy.analysis:
-        bounds = [f"{word} {bound:g}" for word, bound in (("min", metric.min), ("max", metric.max)) if bound is not None]
+        bounds = [f"{word} {bound}" for word, bound in (("min", metric.min), ("max", metric.max)) if bound is not None]
         words.append(f"{metric.metric} {' '.join(bounds)} over {metric.min_samples} samples")
     return "; ".join(words)
 

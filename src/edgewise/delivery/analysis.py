@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from edgewise.resources.quantity import seconds
+from edgewise.resources.quantity import fraction, seconds
 from edgewise.resources.rollout import MetricVerdict
 from edgewise.resources.states import AnalysisState
 from edgewise.resources.workload import AnalysisMetric
@@ -63,8 +63,8 @@ def _judge(metric: AnalysisMetric, measured: Sum, healthy_since: float | None, n
 
 def _out_of_bounds(metric: AnalysisMetric, mean: float) -> str:
     # Written so that a mean that is not a number is out of bounds.
-    if metric.min is not None and not mean >= metric.min:
-        return f"mean {mean:.6g} is below {metric.min:.6g}"
-    if metric.max is not None and not mean <= metric.max:
-        return f"mean {mean:.6g} is above {metric.max:.6g}"
+    if metric.min is not None and not mean >= fraction(metric.min):
+        return f"mean {mean:.6g} is below {fraction(metric.min):.6g}"
+    if metric.max is not None and not mean <= fraction(metric.max):
+        return f"mean {mean:.6g} is above {fraction(metric.max):.6g}"
     return ""

@@ -64,6 +64,11 @@ def seconds(duration: Duration) -> float:
     return float(match[1]) * _SECOND_FACTORS[match[2]]
 
 
+def fraction(amount: float | Percentage) -> float:
+    """Return a number as it is, and a percentage as a part of 1: 0.02 for `2%`."""
+    return float(amount[:-1]) / 100 if isinstance(amount, str) else float(amount)
+
+
 def share_of(amount: CountOrPercentage, total: int) -> int:
     """Return how many of `total` are meant by a count or a percentage; a percentage is rounded up, so `1%` of 3 is 1."""
     if isinstance(amount, int):

@@ -43,13 +43,20 @@ class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     message: str = ""
 
 
+RolloutPhase = Literal["", "Shadow", "Canary", "AB", "BlueGreen"]
+"""What a wave does: the new revision sees copies of requests, takes over for good, shares the requests, or waits warm and takes over."""
+
+
 class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What was seen of a rollout. `wave` counts from 1 while progressing; `members` are totals, for a member's own state see its
     Instance.
-    `touched` counts devices that were ever given `to_revision`; `failures` are the first few failed devices with their reason."""
+    `touched` counts devices that were ever given `to_revision`; `failures` are the first few failed devices with their reason. `phase` says
+    what the open wave does; `left_out` names a few devices that take no part in it, and why. `controls` are devices on the revision before
+    that the wave is compared with. `winner` is how an A/B ended: `new`, `old`, or `none` for no difference."""
 
     observed_generation: int = 0
     state: RolloutState = RolloutState.PENDING
+    phase: RolloutPhase = ""
     wave: int = 0
     waves: int = 0
     wave_started_at: float = 0.0
@@ -60,6 +67,9 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     failures: dict[str, str] = {}
     analysis: AnalysisState = AnalysisState.PENDING
     verdicts: tuple[MetricVerdict, ...] = ()
+    controls: tuple[str, ...] = ()
+    left_out: dict[str, str] = {}
+    winner: Literal["", "new", "old", "none"] = ""
     promoted: int = 0
     started_at: float = 0.0
     finished_at: float | None = None

@@ -7,7 +7,6 @@ wrote, `manifest_problems` what is about to be signed (see `artifact_rules.py`).
 import math
 import re
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from typing import Final, assert_never
 
 from edgewise.resources._rules import LIMITS, NAME, ValidationLimits, exactly_one, unique
@@ -22,8 +21,9 @@ from edgewise.resources.quantity import milli, seconds
 from edgewise.resources.rollout import Rollout
 from edgewise.resources.selector import RUNTIME, Requirement, Selector
 from edgewise.resources.site import Site
+from edgewise.resources.strategy_rules import strategy_rules
 from edgewise.resources.version import version_key
-from edgewise.resources.workload import AnalysisMetric, Canary, Strategy, Workload, WorkloadRevision, WorkloadSpec
+from edgewise.resources.workload import Workload, WorkloadRevision, WorkloadSpec
 
 __all__ = ["LIMITS", "ValidationLimits", "file_path_problem", "label_problem", "manifest_problems", "parameter_problem", "problems"]
 
@@ -120,52 +120,11 @@ def _workload(spec: WorkloadSpec) -> Iterator[Problem]:
         yield from parameter_name_rules(f"spec.parameters.{name}", name)
         if isinstance(value, float) and not math.isfinite(value):
             yield Problem(path=f"spec.parameters.{name}", message=f"{value} is not a finite number")
-    yield from _strategy("spec.strategy", spec.strategy)
+    yield from strategy_rules("spec.strategy", spec.strategy)
     # An exclusive copy must notice the silence, and stop, well within that time.
     least = 5 if spec.disconnect.exclusive else 1
     if seconds(spec.disconnect.lost_after) < least:
         yield Problem(path="spec.disconnect.lostAfter", message=f"must be at least {least}s")
-
-
-def _strategy(path: str, strategy: Strategy) -> Iterator[Problem]:
-    yield from _canary(f"{path}.canary", strategy.canary)
-    yield from unique(f"{path}.analysis", "metric", (metric.metric for metric in strategy.analysis))
-    for index, metric in enumerate(strategy.analysis):
-        yield from _analysis(f"{path}.analysis[{index}]", metric)
-
-
-def _canary(path: str, canary: Canary) -> Iterator[Problem]:
-    for word, kind in (("counts", int), ("percentages", str)):
-        sizes = [(index, _size(wave)) for index, wave in enumerate(canary.waves) if isinstance(wave, kind)]
-        for (_, before), (index, after) in pairwise(sizes):
-            if after <= before:
-                yield Problem(
-                    path=f"{path}.waves[{index}]", message=f"waves must grow: {word} are cumulative, each greater than the one before"
-                )
-    for index, wave in enumerate(canary.waves):
-        if _size(wave) == 0:
-            yield Problem(path=f"{path}.waves[{index}]", message="must be more than 0")
-    if canary.waves[-1] not in {"100%", "100.0%"}:
-        yield Problem(path=f"{path}.waves", message="the last wave must be 100%", hint='end the list with "100%"')
-    if seconds(canary.device_deadline) <= 0:
-        yield Problem(path=f"{path}.deviceDeadline", message="must be more than 0")
-
-
-def _size(wave: int | str) -> float:
-    return wave if isinstance(wave, int) else float(wave.removesuffix("%"))
-
-
-def _analysis(path: str, metric: AnalysisMetric) -> Iterator[Problem]:
-    if not metric.metric:
-        yield Problem(path=f"{path}.metric", message="must not be empty")
-    if metric.min is None and metric.max is None:
-        yield Problem(path=path, message="needs min or max, or both")
-    elif metric.min is not None and metric.max is not None and metric.min > metric.max:
-        yield Problem(path=f"{path}.min", message=f"{metric.min} is greater than max, {metric.max}")
-    if any(bound is not None and math.isnan(bound) for bound in (metric.min, metric.max)):
-        yield Problem(path=path, message="min and max must be numbers")
-    if seconds(metric.give_up_after) <= 0:
-        yield Problem(path=f"{path}.giveUpAfter", message="must be more than 0")
 
 
 def _selector(path: str, selector: Selector) -> Iterator[Problem]:

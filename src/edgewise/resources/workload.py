@@ -7,8 +7,13 @@ import msgspec
 from edgewise.resources.meta import ApiVersion, Condition, Digest, Metadata, Name, Scalar, Version
 from edgewise.resources.quantity import CountOrPercentage, Duration, Percentage, Quantity
 from edgewise.resources.selector import Selector
+from edgewise.resources.traffic import STICKY_PATTERN
 
 Preference = Literal["quality", "latency", "size", "energy"]
+Bound = float | Percentage
+"""A number, or a percentage of 1: `2%` is 0.02."""
+Share = Percentage
+"""How many of the requests."""
 
 
 class ArtifactReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
@@ -65,21 +70,70 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     unavailability_budget: Duration | None = None
 
 
+class Shadow(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """Before the canary, the new revision runs beside the old one on `devices` (a count or a percentage) and sees copies of a `share` of
+    their requests. Its answers are compared and never returned. It becomes a canary only when its metrics (`model.shadow.disagreement`,
+    `.distance`, `.duration`) are judged Successful, at the earliest after `observe_for`."""
+
+    devices: CountOrPercentage = "10%"
+    share: Share = "100%"
+    observe_for: Duration = "10m"
+
+
+class AB(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """Both revisions answer side by side on `devices`, the new one a `share` of the requests, until one of them has won by the compared
+    metrics. The new one goes to all when it wins; the old one stays when that wins. When they differ by no more than the margins,
+    `on_no_difference` says which one is kept (`keep`: the old one). `sticky` names the request header by whose value requests go the same
+    way each time; without it the request's own id decides. No verdict within `give_up_after` is Inconclusive: a person decides. A changed
+    `share` takes effect at once, without a new rollout."""
+
+    devices: CountOrPercentage = "100%"
+    share: Share = "50%"
+    sticky: Annotated[str, msgspec.Meta(pattern=STICKY_PATTERN)] = ""
+    give_up_after: Duration = "24h"
+    on_no_difference: Literal["keep", "promote"] = "keep"
+    failure_budget: Percentage = "5%"
+    device_deadline: Duration = "10m"
+
+
+class BlueGreen(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """Every instance starts the new revision beside the old one, warm and without a request. Once all are healthy they take over all at
+    once (with `auto_promote: false` when a person says `promote`), and are observed for `observe_for`, the old one warm beside them: more
+    failed devices than `failure_budget` or a failed analysis, and all are back at once. A device without room for both takes the new one in
+    place of the old one, when the others switch."""
+
+    observe_for: Duration = "5m"
+    auto_promote: bool = True
+    failure_budget: Percentage = "5%"
+    device_deadline: Duration = "10m"
+
+
 class AnalysisMetric(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
-    """A bound on the mean of a reported metric over the canary devices, judged once `min_samples` have arrived; before that, and when
-    `give_up_after` has passed since the wave became healthy, the verdict is Inconclusive."""
+    """How one reported metric is judged, by its mean or by a `quantile` of it. Either a threshold: `min`, `max` or both. Or a comparison
+    with the revision before, over the same time: `direction` says what is better, `margin` how much worse is still as good (a number in the
+    metric's unit, or a percentage of what the revision before reaches). Nothing is concluded from fewer than `min_samples` samples. Without
+    a verdict `give_up_after` the wave became healthy it is Inconclusive."""
 
     metric: str
-    min: float | None = None
-    max: float | None = None
+    min: Bound | None = None
+    max: Bound | None = None
+    direction: Literal["higher", "lower"] | None = None
+    margin: Bound | None = None
+    quantile: float | None = None
     min_samples: Annotated[int, msgspec.Meta(ge=1)] = 1
     give_up_after: Duration = "10m"
 
 
 class Strategy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
-    """How a new revision goes out."""
+    """How a new revision goes out: exactly one of `canary` (the default), `ab` and `blue_green`; `shadow` may go before a canary.
+    `error_rate` is the chance that a new revision with nothing wrong is found worse, over all compared metrics together, however often one
+    looks."""
 
     canary: Canary = Canary()
+    shadow: Shadow | None = None
+    ab: AB | None = None
+    blue_green: BlueGreen | None = None
+    error_rate: Percentage = "1%"
     analysis: tuple[AnalysisMetric, ...] = ()
     probation: Duration = "5s"
 

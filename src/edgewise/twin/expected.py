@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from edgewise.resources.meta import DEFAULT_NAMESPACE
-from edgewise.resources.quantity import seconds
+from edgewise.resources.quantity import fraction, seconds
 from edgewise.resources.workload import AnalysisMetric, Workload
 from edgewise.twin.scenario import Behaviour, Scenario
 
@@ -108,8 +108,12 @@ def _rate(workload: Workload) -> float:
     return max(_SAMPLES_PER_SECOND, *needed) if needed else _SAMPLES_PER_SECOND
 
 
+def _bounds(metric: AnalysisMetric) -> tuple[float | None, float | None]:
+    return (None if metric.min is None else fraction(metric.min), None if metric.max is None else fraction(metric.max))
+
+
 def _inside(metric: AnalysisMetric) -> tuple[float, float]:
-    least, most = metric.min, metric.max
+    least, most = _bounds(metric)
     if least is not None and most is not None:
         return (least + most) / 2, (most - least) / 20
     if least is not None:
@@ -122,9 +126,10 @@ def _inside(metric: AnalysisMetric) -> tuple[float, float]:
 
 
 def _outside(metric: AnalysisMetric) -> tuple[float, float]:
-    if metric.min is not None:
-        mean = metric.min * 0.8 if metric.min > 0 else metric.min - max(abs(metric.min) * 0.2, 1e-3)
-        return mean, (metric.min - mean) / 8
-    bound = metric.max if metric.max is not None else 0.0
+    least, most = _bounds(metric)
+    if least is not None:
+        mean = least * 0.8 if least > 0 else least - max(abs(least) * 0.2, 1e-3)
+        return mean, (least - mean) / 8
+    bound = most if most is not None else 0.0
     mean = bound + max(abs(bound) * 0.5, 1e-3)
     return mean, (mean - bound) / 8
