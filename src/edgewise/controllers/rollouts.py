@@ -13,7 +13,7 @@ import msgspec
 
 from edgewise.controllers.documents import event, put_labelled, put_spec, put_status
 from edgewise.controllers.members import Members
-from edgewise.controllers.placements import is_judged, request_for
+from edgewise.controllers.placements import is_judged, request_for, silent_since
 from edgewise.controllers.rows import InstanceRow, RolloutRow, WorkloadRow
 from edgewise.controllers.view import FleetView
 from edgewise.controllers.work import Work
@@ -29,6 +29,7 @@ from edgewise.delivery.rollout import (
     Tally,
     bad_news,
     choose,
+    nothing_known,
     signal_of,
     wave_count,
     wave_need,
@@ -39,7 +40,7 @@ from edgewise.resources.rollout import MemberCounts, MetricVerdict, RolloutStatu
 from edgewise.resources.states import AnalysisState, RolloutState
 from edgewise.store.contract import EventRow, Write
 
-_WARNINGS: Final = frozenset({Signal.ABORT, Signal.OVER_BUDGET, Signal.ANALYSIS_FAILED, Signal.INCONCLUSIVE})
+_WARNINGS: Final = frozenset({Signal.ABORT, Signal.OVER_BUDGET, Signal.ANALYSIS_FAILED, Signal.INCONCLUSIVE, Signal.OUT_OF_REACH})
 _FINAL: Final = frozenset({RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED})
 
 
@@ -51,7 +52,7 @@ def step(view: FleetView, row: WorkloadRow, rollout: RolloutRow, members: Member
     match rollout.status.state:
         case RolloutState.ROLLING_BACK:
             back = not moving.send_back() and (members.tally.updating == 0 or not rollout.spec.from_revision)
-        case RolloutState.PROGRESSING:
+        case RolloutState.PROGRESSING | RolloutState.PAUSED if not rollout.spec.paused:
             # What failed comes first: nobody else is given a revision that is about to be taken back.
             if bad_news(moving.facts(back=True)) is None:
                 moving.release()
@@ -69,13 +70,15 @@ def step(view: FleetView, row: WorkloadRow, rollout: RolloutRow, members: Member
         moving.change(signal, *transition)
         return
     moving.note(facts)
-    _wake(view, rollout, earliest)
+    _wake(view, rollout, earliest, moving.silent_at())
 
 
-def _wake(view: FleetView, rollout: RolloutRow, earliest: float | None) -> None:
+def _wake(view: FleetView, rollout: RolloutRow, earliest: float | None, silent_at: float | None) -> None:
     """Look again when something comes due by itself."""
     status, canary = rollout.status, rollout.spec.strategy.canary
     due = [] if earliest is None else [earliest]
+    if silent_at is not None:
+        due.append(silent_at)
     if status.state is RolloutState.PROGRESSING and status.healthy_since is not None and status.analysis is not AnalysisState.SUCCESSFUL:
         due.append(status.healthy_since + seconds(canary.observe_for))
         if is_judged(rollout):
@@ -239,6 +242,7 @@ class _Moving:
             self.verdicts = judge(analysis, wave.of() if wave is not None else {}, status.healthy_since, self.work.now)
             verdict = overall(self.verdicts)
         need = wave_need(self.rollout.spec.strategy.canary, status.wave, status.waves, tally) if status.wave else 0
+        silent_at = self.silent_at()
         return Facts(
             spec=self.rollout.spec,
             status=status,
@@ -247,7 +251,19 @@ class _Moving:
             filled=need == 0 or self.row.exhausted,
             verdict=verdict,
             back=back,
+            silent=silent_at is not None and self.work.now >= silent_at,
+            word=status.observed_generation != self.rollout.generation,
         )
+
+    def silent_at(self) -> float | None:
+        """Return when nobody will have been able to tell for as long as one device may take how the revision does; None: somebody can."""
+        status, touched = self.rollout.status, self.members.tally.touched
+        if status.wave == 0 or not nothing_known(self.members.tally):
+            return None
+        since = [status.wave_started_at]
+        if touched:
+            since += [silent_since(self.view, device) for device, instance in self.members.instances.items() if self._touched(instance)]
+        return max(since) + seconds(self.rollout.spec.strategy.canary.device_deadline)
 
     def change(self, signal: Signal, state: RolloutState, effect: Effect) -> None:
         """Gather one transition: the rollout, and what of the workload changes with it, in one transaction."""
@@ -341,6 +357,10 @@ class _Moving:
                 text = self._judgement(AnalysisState.FAILED)
             case Signal.INCONCLUSIVE:
                 text = f"no verdict ({self._judgement(AnalysisState.INCONCLUSIVE)}): resume to observe again, promote to go on, or abort"
+            case Signal.OUT_OF_REACH if tally.touched:
+                text = f"no device that has this revision can be reached ({tally.unreached}): it goes on when one can; or abort it"
+            case Signal.OUT_OF_REACH:
+                text = "no device that can be reached can take this revision: it goes on when one can; or abort it"
             case Signal.ABORT:
                 text = "aborted by a person"
             case Signal.ALL_DONE:

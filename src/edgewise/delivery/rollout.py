@@ -32,6 +32,7 @@ class Signal(StrEnum):
     INCONCLUSIVE = "Inconclusive"
     HEALTHY = "Healthy"
     UNHEALTHY = "Unhealthy"
+    OUT_OF_REACH = "OutOfReach"
     JUDGED = "Judged"
     WAVE_DONE = "WaveDone"
     ALL_DONE = "AllDone"
@@ -67,6 +68,7 @@ TABLE: Final[Mapping[tuple[RolloutState, Signal], tuple[RolloutState, Effect]]] 
     (_P, Signal.PROMOTE): (_P, Effect.RELEASE),
     (_P, Signal.PAUSE): (_H, Effect.NONE),
     (_P, Signal.INCONCLUSIVE): (_H, Effect.HOLD),
+    (_P, Signal.OUT_OF_REACH): (_H, Effect.NONE),
     (_P, Signal.HEALTHY): (_P, Effect.OBSERVE),
     (_P, Signal.UNHEALTHY): (_P, Effect.WAIT),
     (_P, Signal.JUDGED): (_P, Effect.RELEASE),
@@ -174,7 +176,8 @@ class Tally(msgspec.Struct, kw_only=True):
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a rollout's next step depends on. `filled`: the open wave has all its members. `verdict` is the analysis of the open wave,
-    Successful when none is configured. `back`: everything that had to go back did."""
+    Successful when none is configured. `back`: everything that had to go back did. `silent`: for as long as a device may take, nobody could
+    tell how the revision does. `word`: a person changed the rollout's spec since its last step."""
 
     spec: RolloutSpec
     status: RolloutStatus
@@ -183,6 +186,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     filled: bool = False
     verdict: AnalysisState = AnalysisState.SUCCESSFUL
     back: bool = False
+    silent: bool = False
+    word: bool = False
 
 
 def signal_of(facts: Facts) -> Signal | None:
@@ -215,9 +220,9 @@ def _word(facts: Facts) -> Signal | None:
     paused = facts.status.state is RolloutState.PAUSED
     if facts.spec.promote > facts.status.promoted:
         return Signal.PROMOTE
-    if paused != facts.spec.paused:
-        return Signal.RESUME if paused else Signal.PAUSE
-    return None
+    if paused == facts.spec.paused or (paused and facts.silent and not facts.word):
+        return None
+    return Signal.RESUME if paused else Signal.PAUSE
 
 
 def _progress(facts: Facts) -> Signal | None:
@@ -225,7 +230,9 @@ def _progress(facts: Facts) -> Signal | None:
     if status.state is RolloutState.PAUSED or not facts.filled or tally.total == 0:
         return Signal.ALL_DONE if tally.total == 0 and status.state is RolloutState.PROGRESSING else None
     canary = facts.spec.strategy.canary
-    settled = tally.updating == 0 and _tolerable(canary, tally.unready, tally) and not _nothing_known(tally)
+    settled = tally.updating == 0 and _tolerable(canary, tally.unready, tally) and not nothing_known(tally)
+    if facts.silent and (status.healthy_since is None or status.analysis is AnalysisState.SUCCESSFUL):
+        return Signal.OUT_OF_REACH
     if status.analysis is AnalysisState.SUCCESSFUL:
         done = Signal.ALL_DONE if status.wave >= status.waves else Signal.WAVE_DONE
         return done if settled and not tally.holding else None
@@ -244,7 +251,7 @@ def _observed(facts: Facts, since: float) -> Signal | None:
     return Signal.JUDGED if observed and facts.verdict is AnalysisState.SUCCESSFUL else None
 
 
-def _nothing_known(tally: Tally) -> bool:
+def nothing_known(tally: Tally) -> bool:
     """Whether nobody could tell yet how the revision does: there are instances, and every one that carries it is out of reach."""
     return tally.total > 0 and tally.touched == tally.unreached
 

@@ -294,10 +294,51 @@ def test_nobody_reachable_is_no_evidence(fleet):
     fleet.devices["d0"].online = False
     fleet.run(30)
     fleet.apply("2")
-    fleet.run(120)
+    fleet.run(50)
     assert fleet.state(2) == "Progressing"
+    fleet.run(70)
+    assert fleet.state(2) == "Paused"
     fleet.devices["d0"].online = True
     fleet.until(lambda: fleet.state(2) == "Succeeded")
+
+
+def test_a_rollout_of_which_nothing_is_heard_pauses_by_itself_and_goes_on_by_itself(eight):
+    for device in eight.devices.values():
+        device.slow = True
+    eight.apply("2", waves=("100%",), deadline="2m")
+    eight.run(5)
+    for device in eight.devices.values():
+        device.online = False
+    eight.run(115)
+    assert eight.state(2) == "Progressing"
+    eight.until(lambda: eight.state(2) == "Paused", seconds=60)
+    assert "no device that has this revision can be reached (8)" in eight.rollout(2).status.message
+    assert [event.type for event in eight.store.events if event.reason == "RolloutPaused"] == ["Warning"]
+    eight.run(600, step=10)
+    assert eight.state(2) == "Paused"
+    for device in eight.devices.values():
+        device.slow, device.online = False, device.name == "d3"
+    eight.until(lambda: eight.state(2) == "Succeeded", seconds=60)
+    assert eight.rollout(2).status.message == ""
+
+
+def test_a_person_has_the_last_word_about_a_rollout_of_which_nothing_is_heard(fleet):
+    fleet.join("d0")
+    for version in ("1", "2"):
+        fleet.publish(version)
+    fleet.apply("1")
+    fleet.until(lambda: fleet.state(1) == "Succeeded")
+    fleet.devices["d0"].online = False
+    fleet.run(30)
+    fleet.apply("2", deadline="1m")
+    fleet.until(lambda: fleet.state(2) == "Paused", seconds=180)
+    assert "can be reached can take this revision" in fleet.rollout(2).status.message
+    word(fleet, 2, paused=True)
+    fleet.devices["d0"].online = True
+    fleet.run(60)
+    assert fleet.state(2) == "Paused"
+    word(fleet, 2, paused=False)
+    fleet.until(lambda: fleet.state(2) == "Succeeded", seconds=60)
 
 
 def test_a_revision_that_takes_devices_off_the_network_does_not_walk_through_the_fleet(eight):
@@ -306,7 +347,8 @@ def test_a_revision_that_takes_devices_off_the_network_does_not_walk_through_the
     eight.apply("2")
     eight.run(600, step=5)
     assert [device.online for device in eight.devices.values()].count(False) == 2
-    assert eight.state(2) == "Progressing"
+    assert eight.state(2) == "Paused"
+    assert "no device that has this revision can be reached (2)" in eight.rollout(2).status.message
 
 
 def test_deadline_of_a_reachable_device(eight):
