@@ -16,7 +16,8 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
     answer that are JSON or BYTES, `tensors_max`, `rank_max`. Seconds: `request_seconds_max` from a request's first byte to its last,
     `write_seconds_max` for a client to take its answer, `idle_seconds_max` between requests, `spare_seconds` that a connection is left idle
     before it may be closed to make room for another, `drain_seconds` that idle connections are kept once a drain began,
-    `terminate_seconds` the same after SIGTERM, `linger_seconds` for a client to close after the last answer, `retry_after_seconds`.
+    `terminate_seconds` the same after SIGTERM, `linger_seconds` for a client to close after the last answer, `retry_after_seconds`,
+    `inline_seconds_max` that the loop may be held up by an inference that it expects to be so quick (0: never).
 
     Measuring: `remembered_answers_max` with an id, that labels may still come for, of at most `remembered_rows_max` rows and
     `request_id_chars_max` characters; `feedback_per_second_max` labels in the long run; `observations_per_second_max` answers whose
@@ -43,6 +44,7 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
     terminate_seconds: float = 1.0
     linger_seconds: float = 2.0
     retry_after_seconds: int = 1
+    inline_seconds_max: float = 0.005
     remembered_answers_max: int = 20_000
     remembered_rows_max: int = 64
     request_id_chars_max: int = 256

