@@ -10,6 +10,7 @@ from edgewise.serve.answers import Answer, ok, problem
 from edgewise.serve.counters import Counters
 from edgewise.serve.inference import Identity
 from edgewise.serve.model import Model
+from edgewise.serve.observer import Observer
 from edgewise.serve.routes import Place
 from edgewise.serve.tensors import TensorSpec
 
@@ -20,9 +21,10 @@ _TRITON_TYPES: Final = {"BYTES": "TYPE_STRING"}
 class Facts:
     """The answers that only read. `model` is None until it is loaded and warm."""
 
-    def __init__(self, identity: Identity, counters: Counters) -> None:
+    def __init__(self, identity: Identity, counters: Counters, observer: Observer) -> None:
         self.identity = identity
         self.counters = counters
+        self.observer = observer
         self.model: Model | None = None
 
     def answer(self, place: Place, body: bytes = b"") -> Answer:
@@ -128,7 +130,7 @@ class _IndexRequest(msgspec.Struct, frozen=True):
 
 
 def _metrics(facts: Facts) -> Answer:
-    text = facts.counters.text(facts.identity)
+    text = facts.counters.text(facts.identity) + facts.observer.text(facts.identity)
     return Answer(status=200, body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -69,7 +69,9 @@ class Measurements:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told: dict[str, Told] = {}
+        self._new: dict[str, Told] = {}
+        self._again: dict[str, Told] = {}
+        self._totals: dict[str, Told] = {}
 
     def add(self, name: str, value: float, unit: str = "1", bounds: tuple[float, ...] = ()) -> None:
         """Add one value of a metric. One that is not finite is left out. Unit and bounds are those of the metric's first value."""
@@ -78,28 +80,41 @@ class Measurements:
     def extend(self, name: str, values: Sequence[float], unit: str = "1", bounds: tuple[float, ...] = ()) -> None:
         """Add values of a metric, as `add`."""
         with self._lock:
-            told = self._told.get(name)
+            told = self._new.get(name)
             if told is None:
-                if len(self._told) >= SERIES_MAX:
+                if len(self._new) >= SERIES_MAX:
                     return
-                told = self._told[name] = Told(name=name, unit=unit, bounds=bounds, buckets=[0] * (len(bounds) + 1) if bounds else [])
+                told = self._new[name] = Told(name=name, unit=unit, bounds=bounds, buckets=[0] * (len(bounds) + 1) if bounds else [])
             for value in values:
                 if math.isfinite(value):
                     told.add(value)
 
     def take(self) -> list[Told]:
-        """Take everything out."""
+        """Take everything out that is to be told."""
         with self._lock:
-            told, self._told = self._told, {}
-        return [one for one in told.values() if one.count]
+            new, self._new = self._new, {}
+            again, self._again = self._again, {}
+            self._totals = _merged(self._totals, new)
+        return list(_merged(again, new).values())
 
     def put_back(self, told: Sequence[Told]) -> None:
         """Put back what was taken and could not be told."""
         with self._lock:
-            for one in told:
-                newer = self._told.get(one.name)
-                if newer is None:
-                    if len(self._told) < SERIES_MAX:
-                        self._told[one.name] = one
-                else:
-                    newer.merge(one)
+            self._again = _merged(self._again, {one.name: one for one in told})
+
+    def totals(self) -> list[Told]:
+        """Return what was measured since the process started, by name."""
+        with self._lock:
+            return sorted(_merged(self._totals, self._new).values(), key=lambda one: one.name)
+
+
+def _merged(older: dict[str, Told], newer: dict[str, Told]) -> dict[str, Told]:
+    """Return both together; neither is changed. Metrics without values are left out, and those beyond `SERIES_MAX`."""
+    both: dict[str, Told] = {}
+    for name in list({**older, **newer})[:SERIES_MAX]:
+        parts = [part for part in (newer.get(name), older.get(name)) if part is not None and part.count]
+        if parts:
+            both[name] = whole = msgspec.structs.replace(parts[0], buckets=list(parts[0].buckets))
+            for part in parts[1:]:
+                whole.merge(part)
+    return both

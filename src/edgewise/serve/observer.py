@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from edgewise.serve.energy import Meter
+from edgewise.serve.exposition import lines, quantile_lines
 from edgewise.serve.feedback import Feedback, predicted
+from edgewise.serve.inference import Identity
 from edgewise.serve.limits import ServeLimits
 from edgewise.serve.measurements import SECONDS_BOUNDS, SHARE_BOUNDS, Measurements, Told
 from edgewise.serve.sketching import Sketches
@@ -86,6 +88,12 @@ class Observer:
         self.measurements.put_back([one for one in told if not one.sketch])
         for sketch in self._sketches():
             sketch.put_back([one for one in told if one.sketch and one.name.startswith(sketch.prefix)])
+
+    def text(self, identity: Identity) -> str:
+        """Return everything as Prometheus takes it; quantiles are of what was seen since the sketches were last told."""
+        labels = f'instance="{identity.instance}",revision="{identity.revision}"'
+        quantiles = [one for sketches in self._sketches() for one in sketches.quantiles()]
+        return "\n".join((*lines(self.measurements.totals(), labels), *quantile_lines(quantiles, labels), ""))
 
     def _sketches(self) -> list[Sketches]:
         return [self._outputs] if self._inputs is None else [self._outputs, self._inputs]

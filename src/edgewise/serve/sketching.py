@@ -23,6 +23,8 @@ COLUMNS_MAX: Final = 16
 SKETCHES_MAX: Final = 24
 VALUES_MAX: Final = 64
 """How many values of one tensor are looked at, evenly spaced."""
+QUANTILES: Final = (0.05, 0.5, 0.95)
+"""Those shown to people and to Prometheus."""
 _K: Final = 128
 
 
@@ -69,6 +71,15 @@ class Sketches:
                 else:
                     newer.kll.merge(older)
                     newer.told.merge(one)
+
+    def quantiles(self) -> list[tuple[str, float, float]]:
+        """Return metric, quantile and value of what the sketches hold now."""
+        with self._lock:
+            return [
+                (name, quantile, sketch.kll.get_quantile(quantile))
+                for name, sketch in sorted(self._sketches.items())
+                for quantile in QUANTILES
+            ]
 
     def _update(self, name: str, values: Array) -> None:
         numbers = values.astype(np.float32)

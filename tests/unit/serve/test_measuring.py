@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 datasketches = pytest.importorskip("datasketches")
 
 from edgewise.serve.energy import Meter  # noqa: E402 - only where the runtime's extras are installed
+from edgewise.serve.inference import Identity  # noqa: E402 - see above
 from edgewise.serve.limits import ServeLimits  # noqa: E402 - see above
 from edgewise.serve.measurements import SERIES_MAX, Measurements  # noqa: E402 - see above
 from edgewise.serve.observer import Observer  # noqa: E402 - see above
@@ -161,3 +162,28 @@ def test_where_no_energy_can_be_read_none_is_told(tmp_path, rubbish):
         write(tmp_path / "class/powercap/intel-rapl:0/energy_uj", rubbish)
     meter = Meter(tmp_path, Clock())
     assert [meter.read(), meter.read()] == [None, None]
+
+
+def test_prometheus_gets_totals_that_never_go_back_and_quantiles_of_what_is_sketched():
+    observer = Observer(ServeLimits(), monotonic=Clock())
+    observer.answered("", [(spec(), np.ones((1, 2), np.float32))], [(spec("p"), np.array([[0.1, 0.9]], np.float32))])
+    identity = Identity(instance="shop/eye", name="eye", versions=("2",), revision="r1")
+
+    def counts():
+        return [line for line in observer.text(identity).splitlines() if "duration" in line and "_count" in line]
+
+    observer.served(0.0004, 0.0, 200)
+    assert counts() == [
+        'edgewise_model_server_queue_duration_seconds_count{instance="shop/eye",revision="r1"} 1',
+        'edgewise_model_server_request_duration_seconds_count{instance="shop/eye",revision="r1"} 1',
+    ]
+    taken = observer.take(sketches=False)
+    observer.served(0.1, 0.0, 200)
+    observer.put_back(taken)
+    assert [line.rpartition(" ")[2] for line in counts()] == ["2", "2"]
+    assert by_name(observer.take(sketches=False))["model.server.request.duration"].count == 2
+    assert [line.rpartition(" ")[2] for line in counts()] == ["2", "2"]
+    text = observer.text(identity)
+    assert 'edgewise_model_server_request_duration_seconds_bucket{instance="shop/eye",revision="r1",le="0.0005"} 1' in text
+    assert 'edgewise_model_confidence_bucket{instance="shop/eye",revision="r1",le="0.9"} 1' in text
+    assert 'edgewise_model_input_x_1{instance="shop/eye",revision="r1",quantile="0.5"} 1' in text
