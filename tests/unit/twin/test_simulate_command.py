@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from edgewise.cli import main
 from edgewise.twin.picture import Picture
+from edgewise.twin.rehearsal import rehearse
 from edgewise.twin.report import Comparison, Report
 from edgewise.twin.result import Progress
 
@@ -48,6 +51,7 @@ def plans(monkeypatch, made_run):
     plans.asked = asked
     plans.result = lambda plan: made_run(plan.seed)
     monkeypatch.setattr("edgewise.twin.run.run", run)
+    monkeypatch.setattr("edgewise.twin.rehearsal.rehearse", lambda *what, **how: rehearse(*what, **{**how, "runner": how["runner"] or run}))
     return plans
 
 
@@ -349,8 +353,8 @@ def test_what_is_not_there_is_told(type_, plans, words, told):
 
 INTERRUPTING = """
 import os, signal, sys
-import edgewise.twin.run
 from edgewise.cli import main
+from edgewise.twin import rehearsal
 from edgewise.twin.result import RunResult
 
 def run(plan, *, progress=None, stop=None):
@@ -361,8 +365,9 @@ def run(plan, *, progress=None, stop=None):
     return RunResult(seed=plan.seed, trace_hash="00", simulated_seconds=60.0, device_hours=0.1, exchanges=7, events=9, devices=1,
                      interrupted=stop())
 
-edgewise.twin.run.run = run
-sys.exit(main.run(["simulate", "--fleet", "2", "--runs", "5", "--processes", "1"]))
+rehearse = rehearsal.rehearse
+rehearsal.rehearse = lambda *what, **how: rehearse(*what, **{{**how, "runner": run}})
+sys.exit(main.run(["simulate", "--fleet", "2", "--runs", "5"]))
 """
 
 
@@ -379,6 +384,45 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path, at, whole, said):
     assert said in " ".join(done.stdout.split())
     assert f"interrupted: {whole} of 5 runs were done" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_ctrl_c_leaves_no_process_behind(tmp_path):
+    # Three hundred devices warm up for seconds: the word comes in the middle of that.
+    command = "import sys; from edgewise.cli import main; sys.exit(main.run(sys.argv[1:]))"
+    words = [sys.executable, "-c", command, "simulate", "--fleet", "300", "--runs", "4", "--processes", "2"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True)
+    try:
+        until(lambda: len(in_session(process.pid)) > 1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=100)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, err
+    assert "interrupted: 0 of 4 runs were done" in err
+    assert "Traceback" not in out + err
+    until(lambda: not in_session(process.pid))
+
+
+def in_session(number):
+    """Return the processes of a session that live."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session, *_ = place.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state != "Z" and int(session) == number:
+            found.append(int(place.parent.name))
+    return found
+
+
+def until(holds):
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_second_ctrl_c_ends_the_command(tmp_path):
