@@ -326,7 +326,7 @@ def track(view: "FleetView", rollout: RolloutRow) -> None:
         view.metrics.pop(name, None)
     elif wave is None or (wave.revision, wave.wave) != (rollout.spec.to_revision, rollout.status.wave):
         names = frozenset(metric.metric for metric in analysis)
-        view.metrics[name] = WaveMetrics(rollout.spec.to_revision, rollout.status.wave, names)
+        view.metrics[name] = WaveMetrics(rollout.spec.to_revision, rollout.status.wave, names, old_revision=rollout.spec.from_revision)
     members = view.members.get(key)
     if members is not None:
         to = rollout.spec.from_revision if back and rollout.spec.from_revision else rollout.spec.to_revision

@@ -4,7 +4,6 @@ The shell lets one report of an agent in at a time, asks `decide_report`, writes
 On `ConflictError` it lets the view catch up and asks again. Joins and renewals are in `enrolment.py`, desired states in `desired.py`.
 """
 
-import math
 from typing import Final, assert_never
 
 import msgspec
@@ -273,7 +272,9 @@ def _measure(view: FleetView, frame: FrameReport) -> None:
             continue
         namespace, _, workload = series.instance.partition("/")
         row = view.on_device.get(frame.device, {}).get((namespace, workload))
-        if row is None or row.spec.revision != wave.revision or not math.isfinite(series.sum):
+        # What is still said of a revision that was taken back does not count any more.
+        if row is None or (series.revision == wave.revision and row.spec.revision != wave.revision):
             continue
-        if wave.add(frame.device, series):
+        known = view.devices.get(frame.device)
+        if wave.add(frame.device, series, known.facts.device_class if known is not None else ""):
             view.stirred.setdefault((namespace, workload), view.now + view.limits.controllers.settle_seconds)

@@ -35,7 +35,7 @@ from edgewise.delivery.rollout import (
     wave_need,
 )
 from edgewise.delivery.variants import meets
-from edgewise.resources.quantity import seconds
+from edgewise.resources.quantity import fraction, seconds
 from edgewise.resources.rollout import MemberCounts, MetricVerdict, RolloutStatus
 from edgewise.resources.states import AnalysisState, RolloutState
 from edgewise.store.contract import EventRow, Write
@@ -239,7 +239,8 @@ class _Moving:
         if is_judged(self.rollout) and status.analysis is not AnalysisState.SUCCESSFUL and status.wave > 0:
             wave = self.view.metrics.get(f"{self.row.key.namespace}/{self.row.key.name}")
             analysis = self.rollout.spec.strategy.analysis
-            self.verdicts = judge(analysis, wave.of() if wave is not None else {}, status.healthy_since, self.work.now)
+            error_rate = fraction(self.rollout.spec.strategy.error_rate)
+            self.verdicts = judge(analysis, wave.of() if wave is not None else {}, error_rate, status.healthy_since, self.work.now)
             verdict = overall(self.verdicts)
         need = wave_need(self.rollout.spec.strategy.canary, status.wave, status.waves, tally) if status.wave else 0
         silent_at = self.silent_at()

@@ -33,18 +33,57 @@ class MemberCounts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     unreached: int = 0
 
 
+class SideEstimate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What one side reached of a metric: its mean or quantile, over how many samples of how many devices."""
+
+    value: float
+    samples: int = 0
+    devices: int = 0
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The new revision less the one before, in the metric's unit, and between what bounds it truly lies (None: no bound yet) with a
+    probability of at least `confidence`, whenever and however often one looks."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    confidence: float = 0.98
+
+
+Finding = Literal["", "worse", "within", "same", "better"]
+"""How the new revision compares: worse by more than the margin; at most so much worse; nowhere farther off than the margin; better."""
+
+
 class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What was measured of one metric and how it was judged."""
+    """What was measured of one metric and how it was judged, in words in `message`. Of a comparison: both sides, their `difference`, the
+    `margin` in the metric's unit, and the e-values: `harm` speaks for "worse by more than the margin", `soundness` for "by less than the
+    margin"; while the opposite is true either reaches 1 / `error_rate` with at most that probability. `dropped` reports were of no use,
+    `clipped` devices stand so far outside that their value was taken to be less extreme."""
 
     metric: str
     state: AnalysisState
     mean: float | None = None
     samples: int = 0
     message: str = ""
+    quantile: float | None = None
+    new: SideEstimate | None = None
+    old: SideEstimate | None = None
+    difference: Difference | None = None
+    margin: float | None = None
+    finding: Finding = ""
+    harm: float | None = None
+    soundness: float | None = None
+    error_rate: float = 0.0
+    dropped: int = 0
+    clipped: int = 0
 
 
 RolloutPhase = Literal["", "Shadow", "Canary", "AB", "BlueGreen"]
 """What a wave does: the new revision sees copies of requests, takes over for good, shares the requests, or waits warm and takes over."""
+
+Winner = Literal["", "new", "old", "none"]
+"""Which revision an A/B found better; `none`: they differ by no more than the margins."""
 
 
 class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -69,7 +108,7 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     verdicts: tuple[MetricVerdict, ...] = ()
     controls: tuple[str, ...] = ()
     left_out: dict[str, str] = {}
-    winner: Literal["", "new", "old", "none"] = ""
+    winner: Winner = ""
     promoted: int = 0
     started_at: float = 0.0
     finished_at: float | None = None

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewise.delivery.analysis import Sum, gives_up_at, judge, overall
+from edgewise.delivery.analysis import gives_up_at, judge, overall
+from edgewise.delivery.evidence.units import Sides, side_of
 from edgewise.delivery.facts import VersionFacts
 from edgewise.delivery.templates import Sources, Unready, data_digest, resolve, template_hash
 from edgewise.resources.artifact import Parameter
@@ -32,14 +33,14 @@ METRIC = AnalysisMetric(metric="accuracy", min=0.9, max=0.99, min_samples=10, gi
     ],
 )
 def test_verdicts(count, mean, since, state):
-    (verdict,) = judge((METRIC,), {"accuracy": Sum(count, mean * count)}, since, 100.0)
+    (verdict,) = judge((METRIC,), {"accuracy": Sides(new=side_of(count, mean * count))}, 0.01, since, 100.0)
     assert verdict.state is state
     assert verdict.samples == count
 
 
 def test_overall():
     states = AnalysisState
-    verdict = judge((METRIC,), {}, None, 0.0)[0]
+    verdict = judge((METRIC,), {}, 0.01, None, 0.0)[0]
 
     def of(*these):
         return overall(tuple(msgspec.structs.replace(verdict, state=state) for state in these))
