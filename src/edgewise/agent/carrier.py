@@ -31,6 +31,7 @@ from edgewise.engine.protocol import (
     ProbeKind,
     Remove,
     Result,
+    Route,
     RunProbe,
     Slot,
     Start,
@@ -39,6 +40,7 @@ from edgewise.engine.protocol import (
     Stopped,
 )
 from edgewise.resources.artifact import Probe
+from edgewise.resources.traffic import Traffic
 from edgewise.wire.report import Item, Lane
 
 _STOP_RETRY_SECONDS = 1.0
@@ -57,6 +59,10 @@ class SlotDriver(Protocol):
 
     def activate(self, instance: str, slot: Slot) -> Finished | Failed:
         """Let a slot take the traffic."""
+        ...
+
+    def route(self, instance: str, slot: Slot, to: Slot, revision: str, traffic: Traffic) -> Finished | Failed:
+        """Tell a slot what of its traffic another one is to see."""
         ...
 
     def probe(self, instance: str, slot: Slot, kind: ProbeKind, probe: Probe) -> Probed:
@@ -123,7 +129,7 @@ class Carrier:
                 self._emit(effect.lane, effect.item)
             case Fetch() | Cancel():
                 self._carry_fetch(effect)
-            case Start() | Stop() | Activate() | RunProbe() | Remove():
+            case Start() | Stop() | Activate() | Route() | RunProbe() | Remove():
                 self._carry_slot(effect)
             case Forget():
                 self._forget()
@@ -146,7 +152,7 @@ class Carrier:
             case _:
                 assert_never(effect)
 
-    def _carry_slot(self, effect: Start | Stop | Activate | RunProbe | Remove) -> None:
+    def _carry_slot(self, effect: Start | Stop | Activate | Route | RunProbe | Remove) -> None:
         match effect:
             case Start():
                 self._submit(effect.id, lambda: self._start(effect), _failed)
@@ -154,6 +160,9 @@ class Carrier:
                 self._work.submit(lambda: self._stop(effect))
             case Activate():
                 self._submit(effect.id, lambda: self._slots.activate(effect.instance, effect.slot), _failed)
+            case Route():
+                route = (effect.instance, effect.slot, effect.to, effect.revision, effect.traffic)
+                self._submit(effect.id, lambda: self._slots.route(*route), _failed)
             case RunProbe():
                 probe = (effect.instance, effect.slot, effect.kind, effect.probe)
                 self._submit(effect.id, lambda: self._slots.probe(*probe), lambda error: Probed(ok=False, message=str(error)))

@@ -46,6 +46,7 @@ from edgewise.agent.supervisor_link import (
 from edgewise.engine.protocol import Exited, Failed, Finished, Launch, Probed, ProbeKind, RunningSlot, Slot, Started, Stopped
 from edgewise.ports.unix import PATH_BYTES_MAX
 from edgewise.resources.artifact import Command, Probe
+from edgewise.resources.traffic import Traffic
 
 __all__ = ["Slots", "SlotsLimits", "SupervisorGone", "api_socket_path", "control_socket_path", "instance_folder"]
 
@@ -53,6 +54,7 @@ SERVICE_VARIABLE: Final = "EDGEWISE_SERVICE"
 """A signed environment that sets this asks for the instance's listening socket."""
 
 _FOLDER_BYTES_MAX: Final = 200
+_UNKNOWN_PLACE: Final = 404
 _INVALID_ERRNOS: Final = frozenset(
     {errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.E2BIG, errno.EISDIR, errno.ELOOP, errno.EINVAL}
 )
@@ -197,6 +199,26 @@ class Slots:
             self._link.ask(ActivateSlot(instance=instance, slot=slot), Acknowledged)
         except SupervisorRefused as refused:
             return Failed(kind="transient", reason=refused.reason, message=str(refused))
+        return Finished()
+
+    def route(self, instance: str, slot: Slot, to: Slot, revision: str, traffic: Traffic) -> Finished | Failed:
+        """Tell the model server of a slot what of its traffic the one in `to`, which runs `revision`, is to see from now on. A model
+        server of
+        a time before there was such a thing passes nothing on, which it may be told, and nothing else."""
+        seen = self._slot(instance, slot)
+        control = seen.note.get("control", "") if seen is not None and seen.exit_code is None else ""
+        if not control:
+            return Failed(kind="transient", reason="NotRunning", message=f"no model server runs in slot {slot} of {instance}")
+        order = {"mode": traffic.mode, "share": traffic.share, "sticky": traffic.sticky, "revision": revision}
+        order["target"] = control_socket_path(self._data, instance, to)
+        try:
+            status = status_over_unix(control, "PUT", "/traffic", self._limits.control_seconds_max, msgspec.json.encode(order))
+        except LocalHttpError as error:
+            return Failed(kind="transient", reason="NoAnswer", message=f"the model server did not answer: {error}")
+        if status == _UNKNOWN_PLACE and traffic.mode == "none":
+            return Finished()
+        if not _is_well(status):
+            return Failed(kind="transient", reason="NotRouted", message=f"the model server answered {status}")
         return Finished()
 
     def probe(self, instance: str, slot: Slot, kind: ProbeKind, probe: Probe) -> Probed:

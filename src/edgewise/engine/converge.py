@@ -1,15 +1,18 @@
 """What an instance's slots should hold, and the next steps towards it.
 
 A model is swapped hot: the new one starts in the other slot, takes over when it is ready, and only then does the old one stop. Anything
-else is replaced in order: the old one stops, then the new one starts. The same code goes forward and back.
+else is replaced in order: the old one stops, then the new one starts. The same code goes forward and back. A model whose trial is held
+with a
+`traffic` runs beside the committed one, which goes on serving and passes on what the traffic says.
 """
 
-from edgewise.engine import lifecycle
+from edgewise.engine import lifecycle, routing
 from edgewise.engine.model import SLOTS, Live, Step, empty, refused, replace, slot_of, with_slot
 from edgewise.engine.protocol import Slot
 from edgewise.engine.records import Release
 from edgewise.engine.tables import SlotPhase
 from edgewise.resources.states import UpdateState
+from edgewise.resources.traffic import Traffic
 from edgewise.wire.desired import InstanceDesired
 
 
@@ -18,9 +21,36 @@ def target(live: Live, want: InstanceDesired | None, step: Step) -> Release | No
     if (want is None and step.durable.document is not None) or live.removed or suspended(live, want, step):
         return None
     kept = step.kept(live)
-    if live.update.state is UpdateState.PROBATION or live.interim:
+    if (live.update.state is UpdateState.PROBATION or live.interim) and beside(live, want, step) is None:
         return kept.candidate
     return kept.committed if kept.committed is not None and usable(live, kept.committed, step) else None
+
+
+def beside(live: Live, want: InstanceDesired | None, step: Step) -> Traffic | None:
+    """Return what the candidate is to see while it is held beside the committed revision; None when it is to take over. One that already
+    has taken over keeps the traffic."""
+    if want is None or not want.hold or want.traffic is None or live.update.state is not UpdateState.PROBATION:
+        return None
+    kept = step.kept(live)
+    candidate, committed = kept.candidate, kept.committed
+    if (
+        candidate is None
+        or committed is None
+        or candidate.revision == committed.revision
+        or not candidate.type == committed.type == "model"
+    ):
+        return None
+    if not usable(live, committed, step):
+        return None
+    name = slot_of(live, candidate.revision)
+    taken = name is not None and (live.slots[name].active or live.slots[name].activation)
+    return None if taken else want.traffic
+
+
+def waits_well(live: Live, candidate: Release) -> bool:
+    """Whether a candidate that is held beside the committed revision is ready."""
+    name = slot_of(live, candidate.revision)
+    return name is not None and routing.waits(live.slots[name])
 
 
 def usable(live: Live, release: Release, step: Step) -> bool:
@@ -75,7 +105,10 @@ def advance(live: Live, want: InstanceDesired | None, step: Step) -> Live:
             if not _stranger(live, name, want, step):
                 live = _leave(live, name, step, grace=_grace(live, want, step))
         return live
-    return _swap(live, goal, step) if goal.type == "model" else _replace(live, goal, step)
+    if goal.type != "model":
+        return _replace(live, goal, step)
+    traffic, candidate = beside(live, want, step), step.kept(live).candidate
+    return _swap(live, goal, step) if traffic is None or candidate is None else _pair(live, goal, candidate, traffic, step)
 
 
 def _stranger(live: Live, name: Slot, want: InstanceDesired | None, step: Step) -> bool:
@@ -98,14 +131,34 @@ def _leave(live: Live, name: Slot, step: Step, *, grace: float | None = None) ->
     return with_slot(live, name, replace(slot, restart=False)) if slot.restart else live
 
 
+def _pair(live: Live, committed: Release, candidate: Release, traffic: Traffic, step: Step) -> Live:
+    """Keep the committed revision serving and the candidate ready beside it."""
+    names = {release.revision: slot_of(live, release.revision) for release in (committed, candidate)}
+    for name in SLOTS:
+        if name not in names.values():
+            live = _leave(live, name, step)
+    for release in (committed, candidate):
+        found = names[release.revision]
+        if found is not None:
+            live = _maintain(live, found, step, is_goal=release is committed, serve=release is committed)
+            continue
+        free = next((name for name in SLOTS if live.slots[name].phase is SlotPhase.EMPTY), None)
+        if free is not None:
+            live = _begin(live, free, release, step)
+    first, second = names[committed.revision], names[candidate.revision]
+    return live if first is None or second is None else routing.towards(live, first, second, traffic, step)
+
+
 def _swap(live: Live, goal: Release, step: Step) -> Live:
     name = slot_of(live, goal.revision)
     if name is None:
         return _start_beside(live, goal, step)
-    live = _maintain(live, name, step, is_goal=True)
     other: Slot = "b" if name == "a" else "a"
+    live = routing.clear(routing.clear(live, name, other, step), other, name, step)
+    alone = routing.cleared(live.slots[name]) and routing.cleared(live.slots[other])
+    live = _maintain(live, name, step, is_goal=True, serve=alone)
     if live.slots[name].active:
-        return _leave(live, other, step)
+        return _leave(live, other, step) if alone else live
     if _incumbent(live, other, step):
         return _maintain(live, other, step, is_goal=False)
     return live if live.slots[other].active else _leave(live, other, step)
@@ -143,8 +196,8 @@ def _replace(live: Live, goal: Release, step: Step) -> Live:
     return _begin(live, "a", goal, step) if empty(live) else live
 
 
-def _maintain(live: Live, name: Slot, step: Step, *, is_goal: bool) -> Live:
-    """Keep what a slot holds running: restart it when that is due, let it take the traffic once it is ready."""
+def _maintain(live: Live, name: Slot, step: Step, *, is_goal: bool, serve: bool = True) -> Live:
+    """Keep what a slot holds running: restart it when that is due, let it take the traffic once it is ready and may `serve`."""
     slot, kept = live.slots[name], step.kept(live)
     committed = kept.committed is not None and kept.committed.revision == slot.revision
     if slot.phase is SlotPhase.BROKEN and kept.broken != slot.revision:
@@ -154,7 +207,7 @@ def _maintain(live: Live, name: Slot, step: Step, *, is_goal: bool) -> Live:
             return lifecycle.broke(live, name, step)
         due = slot.due is None or step.now.monotonic >= slot.due
         return lifecycle.start(live, name, slot.release, step) if due and slot.release is not None else live
-    if slot.phase is not SlotPhase.UP or not slot.ready or slot.active or slot.release is None or slot.release.type != "model":
+    if not serve or slot.phase is not SlotPhase.UP or not slot.ready or slot.active or slot.release is None or slot.release.type != "model":
         return live
     free = not any(view.activation for view in live.slots.values())
     allowed = is_goal or not any(view.active for view in live.slots.values())

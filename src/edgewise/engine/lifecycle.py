@@ -1,6 +1,6 @@
 """Slots: start, stop, crash, restart with back-off, give up. Every change of phase goes through the table."""
 
-from edgewise.engine import probes
+from edgewise.engine import probes, routing
 from edgewise.engine.model import Live, SlotView, Step, replace, with_slot
 from edgewise.engine.protocol import Activate, Failed, Finished, Launch, Probed, Result, Slot, Start, Started, Stop, Stopped
 from edgewise.engine.records import Broke, Refusal, Release
@@ -51,7 +51,7 @@ def stop(
     job = step.effect_id()
     seconds = step.limits.stop_grace_seconds if grace is None else grace
     step.effects.append(Stop(id=job, instance=live.name, slot=name, grace_seconds=seconds))
-    slot = replace(_move(slot, event, step), job=job, activation=0, ready=False, active=False, restart=restart, probes={})
+    slot = replace(_move(slot, event, step), job=job, activation=0, routing=0, ready=False, active=False, restart=restart, probes={})
     return with_slot(live, name, slot)
 
 
@@ -101,6 +101,8 @@ def done(live: Live, name: Slot, identifier: int, result: Result, step: Step) ->
         return _start_done(live, name, result, step) if slot.phase is SlotPhase.STARTING else _stop_done(live, name, result, step)
     if identifier == slot.activation:
         return _activate_done(live, name, result, step)
+    if identifier == slot.routing:
+        return routing.done(live, name, result, step)
     for kind, view in slot.probes.items():
         probe = probes.probe_of(slot, kind, step.limits)
         if identifier == view.job and probe is not None:
@@ -119,6 +121,7 @@ def _start_done(live: Live, name: Slot, result: Result, step: Step) -> Live:
         return with_slot(live, name, slot)
     slot = _move(slot, SlotEvent.STARTED, step)
     slot = replace(slot, launch_id=result.launch_id, address=result.address or slot.address, started_at=step.now.wall, heartbeat=None)
+    slot = replace(slot, told=routing.NOTHING, asked=None, route_failures=0, route_due=0.0)
     if result.launch_id in slot.early:
         return exited(with_slot(live, name, slot), name, result.launch_id, slot.early[result.launch_id], step)
     return with_slot(live, name, _probing(slot, step))
@@ -211,6 +214,7 @@ def _failed(slot: SlotView, trouble: Refusal | None, step: Step, *, hindered: bo
         ready=False,
         active=False,
         activation=0,
+        routing=0,
         probes={},
     )
 

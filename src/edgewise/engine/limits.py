@@ -10,7 +10,9 @@ class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
     `restart_delay_seconds_max`; running for `stable_seconds` begins anew. More than `failures_max` failures in a row make an instance
     `Broken`. Fetching: as restarting, with jitter. Trials: more than `probation_crashes_max` crashes, or more than `recoveries_max`
     recoveries in the middle of a trial, fail it. An exclusive instance stops `exclusive_share` of its `lost_after_seconds` after the last
-    contact, or `exclusive_grace_seconds` after a start of the agent that finds it running and no contact.
+    contact, or `exclusive_grace_seconds` after a start of the agent that finds it running and no contact. A route that was not taken is
+    told again
+    after `route_retry_seconds`, then twice as long each time, up to `route_retry_seconds_max`.
     The journal is compacted once it holds more than `journal_compact_bytes` and `journal_compact_growth` times its last snapshot."""
 
     restart_delay_seconds: float = 1.0
@@ -29,6 +31,8 @@ class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
     stop_retry_seconds: float = 5.0
     activate_retry_seconds: float = 1.0
     activate_failures_max: int = 5
+    route_retry_seconds: float = 1.0
+    route_retry_seconds_max: float = 60.0
     remove_retry_seconds: float = 60.0
     storage_retry_seconds: float = 10.0
     probe_first_seconds: float = 0.05

@@ -6,7 +6,7 @@ A step goes: the event is taken in, every instance takes its next steps until no
 from collections.abc import Callable, Collection
 from typing import Final, assert_never
 
-from edgewise.engine import converge, garbage, lifecycle, probes, recovery, reports, update
+from edgewise.engine import converge, garbage, lifecycle, probes, recovery, reports, routing, update
 from edgewise.engine.adoption import adopt, telling_of
 from edgewise.engine.model import SLOTS, Live, State, Step, Storage, replace
 from edgewise.engine.protocol import (
@@ -268,6 +268,7 @@ def _instance_wake(live: Live, step: Step, unprobed: Collection[str]) -> float |
     times = [
         update.wake(live, want, step.kept(live), step.limits),
         until if held else None,
+        routing.wake(live) if converge.beside(live, want, step) is not None else None,
         0.0 if live.removed else None,
         *(lifecycle.wake(slot, probed=slot.launch_id not in unprobed) for slot in live.slots.values()),
     ]

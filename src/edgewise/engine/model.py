@@ -14,6 +14,7 @@ from edgewise.engine.records import Durable, Kept, Record, Refusal, Release, fol
 from edgewise.engine.tables import SlotPhase
 from edgewise.resources.instance import InstanceStatus
 from edgewise.resources.states import UpdateState
+from edgewise.resources.traffic import Traffic
 from edgewise.wire.desired import InstanceDesired
 from edgewise.wire.report import DeviceReport, EventReport
 
@@ -32,12 +33,21 @@ class ProbeView(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool = False
 
 
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model server was told of its traffic. `to` is the candidate's launch; empty: none, it passes nothing on."""
+
+    traffic: Traffic
+    to: str = ""
+
+
 class SlotView(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine knows of a slot. `release` is None for a process that the journal does not know.
 
     `job` is the `Start` or `Stop` in flight, `activation` the `Activate`; 0 is none. `due` is the start deadline while Probing, the restart
     while Waiting, the next try while Stopping. `failures` counts those in a row that were the workload's own, `hindrances` those that were
-    not; `fatal`: the last one must fail a trial at once. `early` is an exit that was heard of before the start was confirmed. Monotonic
+    not; `told` is what its process was told of its traffic (None: not known), `routing` the `Route` in flight that tells it `asked`, due
+    again at `route_due` after `route_failures` in a row; `fatal`: the last one must fail a trial at once. `early` is an exit that was
+    heard of before the start was confirmed. Monotonic
     times, except `started_at` and `ready_at`."""
 
     phase: SlotPhase = SlotPhase.EMPTY
@@ -47,6 +57,11 @@ class SlotView(msgspec.Struct, frozen=True, kw_only=True):
     activation: int = 0
     activation_due: float = 0.0
     activation_failures: int = 0
+    routing: int = 0
+    asked: Told | None = None
+    told: Told | None = None
+    route_due: float = 0.0
+    route_failures: int = 0
     launch_id: str = ""
     address: str = ""
     active: bool = False
@@ -69,7 +84,8 @@ class SlotView(msgspec.Struct, frozen=True, kw_only=True):
 class Update(msgspec.Struct, frozen=True, kw_only=True):
     """Where an instance's update stands. `revision` is the one it speaks of. While fetching: `job` is the `Fetch` in flight or 0, `attempt`
     counts from 1, `fetched` or `problem` is its result. While on trial: `began` is when the clock of the deadline started, `settled` since
-    when the candidate alone has served well. `retry_at` is set while a failure waits for the next try; without it a failure is final.
+    when the candidate alone has served well, or, `beside`, has waited well beside the committed one. `retry_at` is set while a failure
+    waits for the next try; without it a failure is final.
     `retry_within` is the most that there may be between two tries, in seconds, while it is being tried again.
     `recovering`: the trial is being taken up after a start of the agent."""
 
@@ -85,6 +101,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     problem_kind: str = ""
     began: float | None = None
     settled: float | None = None
+    beside: bool = False
     recovering: bool = False
     refused: bool = False
     reason: str = ""

@@ -14,6 +14,7 @@ import msgspec
 
 from edgewise.engine.records import Record
 from edgewise.resources.artifact import Probe, Variant
+from edgewise.resources.traffic import Traffic
 from edgewise.wire.desired import ArtifactTarget, DeviceDesired
 from edgewise.wire.report import Item, Lane
 
@@ -162,7 +163,7 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True, tag="probed"):
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """Done, with nothing to say (Activate, Remove)."""
+    """Done, with nothing to say (Activate, Route, Remove)."""
 
 
 Result = Fetched | Failed | Started | Stopped | Probed | Finished
@@ -234,6 +235,19 @@ class Activate(msgspec.Struct, frozen=True, kw_only=True, tag="activate"):
     slot: Slot
 
 
+class Route(msgspec.Struct, frozen=True, kw_only=True, tag="route"):
+    """Tell the model server in `slot`, which serves, what of its traffic the one in `to`, which runs `revision`, is to see from now on;
+    `Done`
+    with `Finished` or `Failed`."""
+
+    id: int
+    instance: str
+    slot: Slot
+    to: Slot
+    revision: str
+    traffic: Traffic
+
+
 class RunProbe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
     """Run one HTTP or command probe once; `Done` with `Probed`. Heartbeat probes are the engine's own."""
 
@@ -264,4 +278,4 @@ class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
     """The device was decommissioned and everything has stopped: remove identity and data once the outbox is empty, then end."""
 
 
-Effect = Persist | Fetch | Cancel | Start | Stop | Activate | RunProbe | Remove | Emit | Forget
+Effect = Persist | Fetch | Cancel | Start | Stop | Activate | Route | RunProbe | Remove | Emit | Forget

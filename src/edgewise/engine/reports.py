@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from edgewise.engine import converge
+from edgewise.engine import converge, routing
 from edgewise.engine.model import SLOTS, Live, State, Step, Storage, empty, refused, replace, slot_of
 from edgewise.engine.protocol import Emit, Slot
 from edgewise.engine.records import Refusal
@@ -10,6 +10,7 @@ from edgewise.engine.tables import INSTANCE_STATE, SlotPhase
 from edgewise.resources.instance import InstanceStatus
 from edgewise.resources.meta import Condition
 from edgewise.resources.states import DeviceUpdate, Health, InstanceState, UpdateState
+from edgewise.resources.traffic import Traffic
 from edgewise.wire.desired import InstanceDesired
 from edgewise.wire.report import DeviceReport, InstanceReport
 
@@ -24,6 +25,15 @@ def serving(live: Live, want: InstanceDesired | None, step: Step) -> Slot | None
     order += [held] if held else []
     order += [name for name in SLOTS if live.slots[name].phase is not SlotPhase.EMPTY]
     return order[0] if order else None
+
+
+def _traffic(live: Live, want: InstanceDesired | None, step: Step) -> Traffic | None:
+    """Return which traffic is in force between the committed revision and the candidate that is ready beside it."""
+    candidate = step.kept(live).candidate
+    if candidate is None or converge.beside(live, want, step) is None:
+        return None
+    name = slot_of(live, candidate.revision)
+    return routing.in_force(live, "a" if name == "b" else "b", name) if name is not None else None
 
 
 def status_of(live: Live, want: InstanceDesired | None, step: Step) -> InstanceStatus:
@@ -54,6 +64,7 @@ def status_of(live: Live, want: InstanceDesired | None, step: Step) -> InstanceS
         address=slot.address if slot else "",
         started_at=slot.started_at if slot and slot.phase is SlotPhase.UP else 0.0,
         ready_at=slot.ready_at if slot and slot.phase is SlotPhase.UP else 0.0,
+        traffic=_traffic(live, want, step),
         retry_seconds=update.retry_within,
     )
 

@@ -169,20 +169,22 @@ def _probation(live: Live, want: InstanceDesired | None, step: Step) -> Live:
         live = _recovering(live, candidate, step)
     elif converge.suspended(live, want, step):
         if live.update.began is not None:
-            live = replace(live, update=replace(live.update, began=None, settled=None))
+            live = replace(live, update=replace(live.update, began=None, settled=None, beside=False))
     elif want is not None:
         live = _on_trial(live, want, candidate, step)
     return live
 
 
 def _on_trial(live: Live, want: InstanceDesired, candidate: Release, step: Step) -> Live:
-    now = step.now.monotonic
+    now, aside = step.now.monotonic, converge.beside(live, want, step) is not None
+    if live.update.beside is not aside:  # to serve is another trial than to wait: it has its own time
+        live = replace(live, update=replace(live.update, began=now, settled=None, beside=aside))
     if live.update.began is None or _hindered(live, candidate):
         live = replace(live, update=replace(live.update, began=now))
     trouble = _trouble(live, want, candidate, step)
     if trouble is not None:
         return _fail(live, trouble, step)
-    if not converge.settled(live, candidate):
+    if not (converge.waits_well(live, candidate) if aside else converge.settled(live, candidate)):
         return live if live.update.settled is None else replace(live, update=replace(live.update, settled=None))
     since = now if live.update.settled is None else live.update.settled
     if want.hold or now < since + want.probation_seconds:

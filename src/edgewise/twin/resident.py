@@ -33,6 +33,7 @@ from edgewise.engine.protocol import (
     Persist,
     Remove,
     Result,
+    Route,
     RunProbe,
     Start,
     Stop,
@@ -224,7 +225,7 @@ class Resident:
 
     def persist(self, records: tuple[Record, ...]) -> None:
         """See `engine.turns.Shell`."""
-        resident.persist(self.journal, records, self.outbox.make_room)
+        resident.persist(self.journal, records, self.outbox.make_room, self.state)
         for record in records:
             if isinstance(record, Committed):
                 self.device.note("commit", f"{record.instance} {record.revision}")
@@ -274,7 +275,7 @@ class Resident:
                 self._fresh = True
             case Fetch() | Cancel() | Remove():
                 self._carry_installation(effect)
-            case Start() | Stop() | Activate() | RunProbe():
+            case Start() | Stop() | Activate() | Route() | RunProbe():
                 self._carry_slot(effect)
             case Forget():
                 self._forgetting = self.device.clock.monotonic()
@@ -297,7 +298,7 @@ class Resident:
             case _:
                 assert_never(effect)
 
-    def _carry_slot(self, effect: Start | Stop | Activate | RunProbe) -> None:
+    def _carry_slot(self, effect: Start | Stop | Activate | Route | RunProbe) -> None:
         device = self.device
         match effect:
             case Start():
@@ -306,6 +307,8 @@ class Resident:
                 device.supervisor.stop(effect.instance, effect.slot, effect.grace_seconds, partial(self._done, effect.id))
             case Activate():
                 self._done(effect.id, device.supervisor.activate(effect.instance, effect.slot))
+            case Route():
+                self._done(effect.id, device.supervisor.route(effect))
             case RunProbe():
                 if not device.around.skip_probes or not self._hold(effect):
                     self._probe(effect)
@@ -452,7 +455,7 @@ class Resident:
         self._frame_at = now + device.around.profile.report_seconds
         series: list[Series] = []
         for process in device.supervisor.processes:
-            series += process.measured(device.around.kernel.now, device.chance)
+            series += process.measured(device.around.kernel.now, device.chance, device.supervisor.seen_by(process))
         wall = device.clock.wall()
         start, self._frame_from = self._frame_from, wall
         if series:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edgewise.engine.protocol import Exited, Failed, Finished, Heartbeat, Launch, Probed, RunningSlot, Slot, Started, Stopped
+from edgewise.engine.protocol import Exited, Failed, Finished, Heartbeat, Launch, Probed, Route, RunningSlot, Slot, Started, Stopped
 from edgewise.ports.files import FilesError
 from edgewise.resources.artifact import Probe
-from edgewise.twin.workloads import CRASH_CODE, KILLED_CODE, Process
+from edgewise.twin.workloads import CRASH_CODE, KILLED_CODE, Passing, Process, Seen
 
 if TYPE_CHECKING:
     from edgewise.twin.device import SimDevice
@@ -115,6 +115,34 @@ class Supervisor:
                 each.active = each is process
         self._device.changed()
         return Finished()
+
+    def route(self, effect: Route) -> Finished | Failed:
+        """Tell the model server of a slot what of its traffic another one is to see."""
+        process = self.find(effect.instance, effect.slot)
+        if process is None or not process.alive:
+            return Failed(kind="transient", reason="NotRunning", message=f"no model server runs in slot {effect.slot} of {effect.instance}")
+        if process.hung:
+            return Failed(kind="transient", reason="NoAnswer", message="the model server did not answer: time-out")
+        process.passes_on = Passing(effect.to, effect.revision, effect.traffic) if effect.traffic.mode != "none" else None
+        self._device.changed()
+        return Finished()
+
+    def seen_by(self, process: Process) -> Seen:
+        """Return which of its instance's requests a process sees. A model server that serves keeps to itself what its candidate does not take."""
+        if not process.model:
+            return Seen(1.0)
+        for each in self._processes:
+            if each.instance != process.instance or not each.active or each.passes_on is None:
+                continue
+            slot, revision, traffic = each.passes_on
+            candidate = self.find(each.instance, slot)
+            if candidate is None or candidate.revision != revision or not candidate.well:
+                break
+            if candidate is process:
+                return Seen(traffic.share, copies=traffic.mode == "shadow")
+            if each is process and traffic.mode == "split":
+                return Seen(1.0 - traffic.share)
+        return Seen(1.0 if process.active else 0.0)
 
     def probe(self, instance: str, slot: Slot, probe: Probe) -> tuple[Probed, float]:
         """Return what a probe says, and after how many seconds."""

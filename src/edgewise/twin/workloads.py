@@ -1,10 +1,11 @@
 """How workloads behave: which `Behaviour` a process has, what it answers to probes, and what it measures."""
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgewise.engine.protocol import Launch
 from edgewise.resources.artifact import Probe
+from edgewise.resources.traffic import Traffic
 from edgewise.twin.kernel import Kernel, Stream
 from edgewise.twin.scenario import Behaviour
 from edgewise.wire.report import Series
@@ -12,6 +13,8 @@ from edgewise.wire.report import Series
 _DEFAULT: Final = Behaviour()
 _BEATS_EARLY: Final = 0.5
 _SPREAD: Final = math.sqrt(3.0)
+_COMPARED: Final = "model.shadow."
+_AGREES: Final = {"model.shadow.disagreement": (0.0, 0.0)}
 CRASH_CODE: Final = 1
 KILLED_CODE: Final = -9
 
@@ -54,9 +57,27 @@ def _matches(rule: Behaviour, key: tuple[str, str, str, str, bool]) -> bool:
     )
 
 
+class Passing(NamedTuple):
+    """What a model server passes on: to which slot, if that runs this revision."""
+
+    slot: str
+    revision: str
+    traffic: Traffic
+
+
+class Seen(NamedTuple):
+    """What share of its instance's requests a process sees; `copies`: its answers are only compared."""
+
+    share: float
+    copies: bool = False
+
+
+_ALL: Final = Seen(1.0)
+
+
 class Process:
     """One process. Times are the kernel's. `code` is None while it lives; `hung`: it answers nothing; `failing`: its probes say no.
-    `model`: it serves only once it was activated."""
+    `model`: it serves only once it was activated, and may pass requests on."""
 
     __slots__ = (
         "active",
@@ -69,6 +90,7 @@ class Process:
         "launch_id",
         "loads_at",
         "model",
+        "passes_on",
         "revision",
         "slot",
         "started_at",
@@ -92,6 +114,7 @@ class Process:
         self.code: int | None = None
         self.started_at = self.loads_at = self.turned_at = 0.0
         self.told = 0
+        self.passes_on: Passing | None = None
 
     @property
     def alive(self) -> bool:
@@ -139,15 +162,20 @@ class Process:
         slow = self.behaviour.fails == "slow-probes"
         return self.beat_period * (chance.uniform(0.5, 1.5) if slow else _BEATS_EARLY)
 
-    def measured(self, now: float, chance: Stream) -> list[Series]:
-        """Return what it measured since it was last asked."""
+    def measured(self, now: float, chance: Stream, seen: Seen = _ALL) -> list[Series]:
+        """Return what it measured since it was last asked, of what it sees."""
         behaviour = self.behaviour
         rounds = int((now - self.loads_at) / behaviour.metric_seconds) if now > self.loads_at and self.well else self.told
-        count = int((rounds - self.told) * behaviour.metric_seconds * behaviour.samples_per_second)
+        if not seen.share:
+            self.told = rounds
+            return []
+        count = int((rounds - self.told) * behaviour.metric_seconds * behaviour.samples_per_second * seen.share)
         if count <= 0:
             return []
         self.told = rounds
-        return [_series(self, name, mean, spread, count=count, chance=chance) for name, (mean, spread) in behaviour.metrics.items()]
+        found = {name: values for name, values in behaviour.metrics.items() if name.startswith(_COMPARED) is seen.copies}
+        metrics = found if found or not seen.copies else _AGREES
+        return [_series(self, name, mean, spread, count=count, chance=chance) for name, (mean, spread) in metrics.items()]
 
 
 def _probes(launch: Launch) -> tuple[Probe, ...]:

@@ -27,6 +27,7 @@ from edgewise.engine.protocol import (
     Probed,
     Remove,
     Result,
+    Route,
     RunningSlot,
     RunProbe,
     Start,
@@ -79,6 +80,7 @@ class Rig:
         self.started: list[str] = []
         self.launches = 0
         self.forgotten = False
+        self.routed: dict[str, Route] = {}
         self.state = recover((), "dev", self.limits)
         if start:
             self.observe()
@@ -191,6 +193,13 @@ class Rig:
                     if key[0] == effect.instance:
                         self.running[key] = msgspec.structs.replace(slot, active=key[1] == effect.slot)
                 self.done(effect, Finished())
+            case Route():
+                slot = self.running.get((effect.instance, effect.slot))
+                if slot is None or slot.exit_code is not None:
+                    self.done(effect, Failed(kind="transient", reason="NotRunning", message="nothing runs there"))
+                    return
+                self.routed[slot.launch_id] = effect
+                self.done(effect, Finished())
             case RunProbe():
                 slot = self.running.get((effect.instance, effect.slot))
                 self.done(effect, Probed(ok=slot is not None and slot.exit_code is None and slot.revision not in self.bad, message="asked"))
@@ -262,6 +271,11 @@ class Rig:
 
     def reasons(self) -> list[str]:
         return [effect.item.reason for effect in self.log if isinstance(effect, Emit) and isinstance(effect.item, EventReport)]
+
+    def route(self, slot: str, name: str = APP) -> tuple[str, str, float] | None:
+        """Return what the model server in a slot was told: mode, revision of the candidate and share; None: nothing."""
+        told = self.routed.get(self.running[name, slot].launch_id)
+        return None if told is None else (told.traffic.mode, told.revision, told.traffic.share)
 
     def revisions(self) -> list[str]:
         return sorted(slot.revision for slot in self.running.values())

@@ -6,9 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgewise.engine.machine import next_wake
-from edgewise.engine.protocol import Activate, Desired, Failed, Fetch, Heartbeat, Probed, Remove, RunProbe, Start, Stop, Tick
+from edgewise.engine.protocol import Activate, Desired, Failed, Fetch, Heartbeat, Probed, Remove, Route, RunProbe, Start, Stop, Tick
 from edgewise.resources.artifact import Probe, Probes
 from edgewise.resources.states import InstanceState, UpdateState
+from edgewise.wire.desired import Traffic
 
 REVISIONS = ("r1", "r2", "r3")
 PROBES = (
@@ -25,6 +26,7 @@ wishes = st.builds(
     st.sampled_from(REVISIONS),
     kind=st.sampled_from(["model", "bundle"]),
     hold=st.booleans(),
+    traffic=st.sampled_from([None, None, Traffic(), Traffic(mode="shadow"), Traffic(mode="split", share=0.5)]),
     rejected=st.lists(st.sampled_from(REVISIONS), max_size=2, unique=True).map(tuple),
     probation_seconds=st.sampled_from([0.0, 1.0, 20.0]),
     deadline_seconds=st.sampled_from([2.0, 100.0]),
@@ -72,7 +74,7 @@ class Life:
             self.rig.answer(effect)
         elif isinstance(effect, RunProbe):
             self.rig.done(effect, Probed(ok=False, message="no"))
-        elif isinstance(effect, Fetch | Start | Activate | Remove):
+        elif isinstance(effect, Fetch | Start | Activate | Route | Remove):
             kind = how if isinstance(effect, Fetch) or (how == "invalid" and isinstance(effect, Start)) else "transient"
             self.rig.done(effect, Failed(kind=kind, reason="Bad", message="made to fail"))
 

@@ -1,14 +1,15 @@
 """The file format, and the journal on it."""
 
 import pytest
-from engine_rig import APP
+from engine_rig import APP, Rig, want
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewise.engine import segments
+from edgewise.engine import resident, segments
 from edgewise.engine.journal import open_journal
 from edgewise.engine.limits import EngineLimits
 from edgewise.engine.records import Broke, Record
+from edgewise.engine.recovery import recover, snapshot
 from edgewise.engine.segments import SegmentDamaged, SegmentNewer, frame, header, scan
 from edgewise.ports.files import Damaged, Full
 from edgewise.twin.disk import Crash, PowerCut, RecordingDisk
@@ -204,6 +205,31 @@ def test_a_journal_with_a_damaged_header_begins_anew_and_says_so() -> None:
     assert "header" in opened.damage
     opened.journal.append((record(2),))
     assert open_journal(disk).records == (record(2),)
+
+
+@pytest.mark.parametrize("place", ["header", "record", "end", "everything"])
+def test_what_the_disk_lost_of_an_open_journal_is_written_anew_from_what_is_known(place: str) -> None:
+    """The journal looks at what is there again after a write that failed; by then it may have rotted."""
+    disk, rig = RecordingDisk(), Rig()
+    rig.desire(want("r1", probation_seconds=0))
+    rig.run(1)
+    journal = open_journal(disk).journal
+    for each in rig.records:
+        journal.append((each,))
+    disk.fail_at, disk.fail_with = disk.operations + 1, Full
+    with pytest.raises(Full):
+        journal.append((record(1),))
+    data = disk.read("journal/00000001", 99_999)
+    at = {"header": 3, "record": 40, "end": len(data) - 1, "everything": 0}[place]
+    disk.replace("journal/00000001", b"" if place == "everything" else data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(Damaged):
+        journal.append((record(1),))
+    resident.persist(journal, (record(1),), lambda: False, rig.state)
+    opened = open_journal(disk)
+    assert opened.damage == ""
+    assert recover(opened.records, "dev").durable == recover((*snapshot(rig.state), record(1)), "dev").durable
+    resident.persist(opened.journal, (record(2),), lambda: False, rig.state)
+    assert record(2) in open_journal(disk).records
 
 
 def test_a_journal_of_a_newer_program_is_not_touched() -> None:

@@ -21,6 +21,7 @@ from edgewise.engine.protocol import (
     Now,
     Observed,
     Probed,
+    Route,
     RunningSlot,
     Start,
     Started,
@@ -32,6 +33,7 @@ from edgewise.engine.protocol import (
 )
 from edgewise.engine.tables import INSTANCE_STATE, SLOT_TABLE, UPDATE_TABLE, SlotEvent, SlotPhase, UpdateEvent, next_phase, next_update
 from edgewise.resources.states import InstanceState, UpdateState
+from edgewise.wire.desired import Traffic
 
 ROOT = Path(__file__).parents[3]
 
@@ -113,6 +115,14 @@ def in_probation(*, slot_phase: SlotPhase) -> Rig:
     return rig
 
 
+def beside(mode: str, *, told: bool = True, crashed: bool = False) -> Rig:
+    rig = updated(Rig(), hold=True, traffic=Traffic(mode=mode, share=0.5))  # type: ignore[arg-type]
+    rig.run(1, answer=lambda effect: told or not isinstance(effect, Route))
+    if crashed:
+        rig.exit("b")
+    return rig
+
+
 def in_commit() -> Rig:
     rig = updated(Rig(), probation_seconds=0)
     while rig.state.live[APP].update.state is not UpdateState.COMMIT:
@@ -179,6 +189,11 @@ SITUATIONS = {
     "Probation, Probing": lambda: in_probation(slot_phase=SlotPhase.PROBING),
     "Probation, Up": lambda: in_probation(slot_phase=SlotPhase.UP),
     "Probation, Waiting": lambda: in_probation(slot_phase=SlotPhase.WAITING),
+    "Probation, beside": lambda: beside("none"),
+    "Probation, shadow": lambda: beside("shadow"),
+    "Probation, split": lambda: beside("split"),
+    "Probation, being told": lambda: beside("split", told=False),
+    "Probation, crashed beside": lambda: beside("shadow", crashed=True),
     "Commit": in_commit,
     "Rollback": in_rollback,
     "Failed, waiting": lambda: in_failed("transient"),
@@ -220,6 +235,7 @@ def events(rig: Rig) -> dict[str, Event]:
     documents = {
         "same": (want("r1", probation_seconds=0),),
         "next": (want("r2", probation_seconds=0),),
+        "next beside": (want("r2", hold=True, traffic=Traffic(mode="shadow")),),
         "after next": (want("r3", probation_seconds=0),),
         "rejected": (want("r1", rejected=("r2",)),),
         "all rejected": (want("r2", rejected=("r1", "r2")),),
