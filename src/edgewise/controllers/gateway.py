@@ -273,8 +273,8 @@ def _measure(view: FleetView, frame: FrameReport) -> None:
         namespace, _, workload = series.instance.partition("/")
         row = view.on_device.get(frame.device, {}).get((namespace, workload))
         # What is still said of a revision that was taken back does not count any more.
-        if row is None or (series.revision == wave.revision and row.spec.revision != wave.revision):
+        if row is None or (row.spec.revision != wave.revision and (wave.paired or series.revision == wave.revision)):
             continue
         known = view.devices.get(frame.device)
-        if wave.add(frame.device, series, known.facts.device_class if known is not None else ""):
+        if wave.add(frame.device, series, known.facts.device_class if known is not None else "", view.now):
             view.stirred.setdefault((namespace, workload), view.now + view.limits.controllers.settle_seconds)

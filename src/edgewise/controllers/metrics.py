@@ -5,8 +5,10 @@ passes through. One report costs a dictionary look-up and a few additions, whate
 `UnitLimits` and `MetricLimits`. `stored` is what survives a restart of the control plane with the rollout's status.
 """
 
+import math
 import zlib
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 from typing import Final, Literal
 
 import msgspec
@@ -17,10 +19,12 @@ from edgewise.wire.report import Series
 
 class MetricLimits(msgspec.Struct, frozen=True, kw_only=True):
     """`stored_bytes_max`: of all evidence of one rollout as it is stored (compressed); more is not stored, and the count begins
-    anew after a restart. `cumulative_max`: series whose last cumulative value is remembered; of more the whole value counts as dropped."""
+    anew after a restart. `cumulative_max`: series whose last cumulative value is remembered; those of more devices do not count.
+    `concurrent_seconds`: a report counts in a comparison when the other side was heard at most so long ago."""
 
-    stored_bytes_max: int = 256_000
+    stored_bytes_max: int = 128_000
     cumulative_max: int = 100_000
+    concurrent_seconds: float = 120.0
 
 
 class StoredSide(msgspec.Struct, frozen=True, array_like=True):
@@ -33,12 +37,15 @@ class StoredSide(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StoredEvidence(msgspec.Struct, frozen=True, array_like=True):
-    """All evidence of one wave, as stored: for which revisions and wave, and both sides by metric."""
+    """All evidence of one rollout, as stored: of which revision and wave, paired or not, both compared sides by metric, and the new side of
+    the wave alone by metric."""
 
     version: int
     revision: str
     wave: int
+    paired: bool = False
     sides: dict[str, tuple[StoredSide, StoredSide]] = {}
+    waves: dict[str, StoredSide] = {}
 
 
 _VERSION: Final = 1
@@ -65,9 +72,10 @@ class _Tally:
         return max(self._carried, len(self._named))
 
     def add(self, device: str, stratum: str, window: Window, bounds: tuple[float, ...], limits: UnitLimits) -> None:
-        if bounds and not self.bounds and len(bounds) <= limits.buckets_max:
+        if bounds and not self.bounds and len(bounds) <= limits.buckets_max and _rises(bounds):
             self.bounds = bounds
-        if bounds != self.bounds or len(window.buckets) != len(bounds) + 1:
+        # Buckets that are of other bounds, or not of all samples, say nothing beside the others.
+        if bounds != self.bounds or len(window.buckets) != len(bounds) + 1 or not _adds_up(window):
             window = msgspec.structs.replace(window, buckets=())
         key = cell_key(self.cells, device, stratum, limits)
         known = self.cells.get(key)
@@ -86,11 +94,25 @@ class _Tally:
         return StoredSide(self.cells, self.devices, self.dropped, self.bounds)
 
 
-class WaveMetrics:
-    """The evidence of one wave. `old_revision` empty: nothing is compared. `controls`: the devices whose reports of the old revision count
-    (None: all that report it). `paired`: each device runs both revisions."""
+def _rises(bounds: tuple[float, ...]) -> bool:
+    return all(one < other for one, other in pairwise(bounds)) and all(math.isfinite(bound) for bound in bounds)
 
-    __slots__ = ("_cumulative", "_resumed", "_tallies", "controls", "limits", "names", "old_revision", "paired", "revision", "wave")
+
+def _adds_up(window: Window) -> bool:
+    return sum(window.buckets) == window.count and min(window.buckets, default=0) >= 0
+
+
+class WaveMetrics:
+    """The evidence of a rollout whose wave `wave` is open, of the metrics `names`. What thresholds judge is counted since the wave began.
+    What is `compared` with `old_revision` (unless said otherwise: all, where there is one) is counted since the rollout began, carried on
+    from the wave `before`, so that all waves together are one test with one error rate; a report counts only while the other side is
+    heard too. `controls`: the devices whose reports of the old revision count (None: all that report it). `paired`: each device
+    runs both revisions. `stored`: what `stored()` returned before a restart."""
+
+    __slots__ = (
+        "_cumulative", "_heard", "_resumed", "_tallies", "_waves",
+        "compared", "controls", "limits", "names", "old_revision", "paired", "revision", "wave",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -99,57 +121,77 @@ class WaveMetrics:
         names: frozenset[str],
         *,
         old_revision: str = "",
+        compared: Collection[str] | None = None,
         controls: Collection[str] | None = None,
         paired: bool = False,
         stored: bytes = b"",
+        before: "WaveMetrics | None" = None,
         limits: UnitLimits = LIMITS,
     ) -> None:
         self.revision = revision
         self.wave = wave
         self.names = names
+        self.compared = (names if compared is None else frozenset(compared)) if old_revision else frozenset()
         self.old_revision = old_revision
         self.controls = controls
         self.paired = paired
         self.limits = limits
-        known = restored(stored, revision, wave)
+        known = restored(stored, revision) if before is None else None
         self._resumed = known is not None
-        sides = known.sides if known is not None else {}
-        self._tallies: dict[str, tuple[_Tally, _Tally]] = {
-            name: (_Tally(new), _Tally(old)) for name, (new, old) in sides.items() if name in names
-        }
+        self._tallies: dict[str, tuple[_Tally, _Tally]] = {}
+        self._waves: dict[str, _Tally] = {}
+        if known is not None and known.paired == paired:
+            self._tallies = {name: (_Tally(new), _Tally(old)) for name, (new, old) in known.sides.items() if name in self.compared}
+        if known is not None and known.wave == wave:
+            self._waves = {name: _Tally(side) for name, side in known.waves.items() if name in names}
+        self._heard: dict[tuple[str, str], float] = {}
         self._cumulative: dict[tuple[str, str, str], Window] = {}
+        if before is not None and (before.revision, before.old_revision) == (revision, old_revision):
+            self._cumulative, self._resumed = before._cumulative, before._resumed  # noqa: SLF001 - of the same class
+            if before.paired == paired:
+                self._tallies = {name: pair for name, pair in before._tallies.items() if name in self.compared}  # noqa: SLF001 - as above
+                self._heard = before._heard  # noqa: SLF001 - as above
 
-    def side_of(self, device: str, revision: str) -> Literal["new", "old", ""]:
-        """Return which side a device's report of a revision belongs to; empty: neither."""
-        if revision == self.revision:
-            return "new"
-        if not self.old_revision or revision != self.old_revision:
-            return ""
-        return "old" if self.controls is None or device in self.controls else ""
-
-    def add(self, device: str, series: Series, stratum: str = "") -> bool:
+    def add(self, device: str, series: Series, stratum: str = "", now: float = 0.0) -> bool:
         """Take over one series of a device; `stratum` is what it is matched by, its class. Return whether it counts here."""
-        side = self.side_of(device, series.revision) if series.name in self.names else ""
+        side = self._side_of(device, series)
         if not side or series.count <= 0:
             return False
-        tallies = self._tallies.get(series.name)
-        if tallies is None:
-            tallies = self._tallies[series.name] = (_Tally(StoredSide()), _Tally(StoredSide()))
-        tally = tallies[side == "old"]
         window = Window(count=series.count, total=series.sum, squares=series.sum_squares, buckets=series.buckets)
+        targets = self._targets(side, series.name, now)
         if not usable(series.name, window, self.limits):
-            tally.dropped += 1
+            for tally in targets:
+                tally.dropped += 1
             return False
         if series.temporality == "cumulative":
             grown = self._growth((device, series.name, series.revision), window)
             if grown is None:
                 return False
             window = grown
-        # Until something of the new revision is known, the old one is not counted either: both cover the same time.
-        if side == "old" and not tallies[0].cells:
-            return False
-        tally.add(device, stratum, window, series.bounds, self.limits)
-        return True
+        for tally in targets:
+            tally.add(device, stratum, window, series.bounds, self.limits)
+        return bool(targets)
+
+    def _side_of(self, device: str, series: Series) -> Literal["new", "old", ""]:
+        if series.revision == self.revision:
+            return "new" if series.name in self.names or series.name in self.compared else ""
+        if series.revision != self.old_revision or not self.old_revision or series.name not in self.compared:
+            return ""
+        return "old" if self.controls is None or device in self.controls else ""
+
+    def _targets(self, side: Literal["new", "old"], name: str, now: float) -> list[_Tally]:
+        """Return the tallies that a report counts for now."""
+        targets: list[_Tally] = []
+        if side == "new" and name in self.names:
+            targets.append(self._waves.setdefault(name, _Tally(StoredSide())))
+        if name in self.compared:
+            self._heard[name, side] = now
+            other = self._heard.get((name, "old" if side == "new" else "new"))
+            # Both sides cover the same time: what happens to all devices alike cancels then.
+            if other is not None and now - other <= _LIMITS.concurrent_seconds:
+                pair = self._tallies.setdefault(name, (_Tally(StoredSide()), _Tally(StoredSide())))
+                targets.append(pair[side == "old"])
+        return targets
 
     def _growth(self, key: tuple[str, str, str], window: Window) -> Window | None:
         """Return what came since the last report of a series that says everything since its start again, or None."""
@@ -177,26 +219,32 @@ class WaveMetrics:
 
     def of(self) -> Mapping[str, Sides]:
         """Return both sides by metric, as they are now."""
-        return {name: Sides(new=new.side(), old=old.side(), paired=self.paired) for name, (new, old) in self._tallies.items()}
+        none = _Tally(StoredSide())
+        sides: dict[str, Sides] = {}
+        for name in sorted(self._tallies.keys() | self._waves.keys()):
+            new, old = self._tallies.get(name, (none, none))
+            wave = self._waves.get(name)
+            sides[name] = Sides(new=new.side(), old=old.side(), paired=self.paired, wave=(wave or none).side())
+        return sides
 
-    def stored(self, limits: MetricLimits = _LIMITS) -> bytes:
+    def stored(self, limits: MetricLimits | None = None) -> bytes:
         """Return what to keep with the rollout, empty when it would be too much."""
         sides = {name: (new.stored(), old.stored()) for name, (new, old) in self._tallies.items()}
-        body = zlib.compress(_ENCODER.encode(StoredEvidence(_VERSION, self.revision, self.wave, sides)), 1)
-        return body if len(body) <= limits.stored_bytes_max else b""
+        waves = {name: tally.stored() for name, tally in self._waves.items()}
+        evidence = StoredEvidence(_VERSION, self.revision, self.wave, self.paired, sides, waves)
+        body = zlib.compress(_ENCODER.encode(evidence), 1)
+        return body if len(body) <= (limits or _LIMITS).stored_bytes_max else b""
 
 
-def restored(stored: bytes, revision: str, wave: int) -> StoredEvidence | None:
-    """Return stored evidence of this wave of this revision; None when there is none or it cannot be read."""
+def restored(stored: bytes, revision: str) -> StoredEvidence | None:
+    """Return stored evidence of a revision; None when there is none or it cannot be read."""
     if not stored:
         return None
     try:
-        body = zlib.decompressobj().decompress(stored, _UNPACKED_MAX)
-        evidence = _DECODER.decode(body)
+        evidence = _DECODER.decode(zlib.decompressobj().decompress(stored, _UNPACKED_MAX))
     except (zlib.error, msgspec.MsgspecError):
         return None
-    same = (evidence.version, evidence.revision, evidence.wave) == (_VERSION, revision, wave)
-    return evidence if same else None
+    return evidence if (evidence.version, evidence.revision) == (_VERSION, revision) else None
 
 
 _UNPACKED_MAX: Final = 16_000_000

@@ -38,7 +38,7 @@ def judge(
         undecided = AnalysisState.INCONCLUSIVE if late else AnalysisState.RUNNING
         sides = samples.get(metric.metric, _NONE)
         if metric.direction is None:
-            verdicts.append(_threshold(metric, sides.new, undecided))
+            verdicts.append(_threshold(metric, sides.wave if sides.wave is not None else sides.new, undecided))
         else:
             verdicts.append(_compared(metric, sides, _Rates(harm=error_rate / compared, soundness=error_rate), undecided))
     return tuple(verdicts)

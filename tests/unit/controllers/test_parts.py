@@ -71,14 +71,14 @@ def test_metrics_count_only_what_is_asked():
     assert wave.add("d1", series(count=30, sum=30.0))
     for other in (series(name="x"), series(revision="q"), series(count=0), series(sum=float("nan")), series(sum=float("inf"))):
         assert not wave.add("d0", other)
-    assert (wave.of()["m"].new.count, wave.of()["m"].new.total) == (40, 35.0)
+    assert (wave.of()["m"].wave.count, wave.of()["m"].wave.total) == (40, 35.0)
 
 
 def test_cumulative_series_count_their_growth():
     wave = WaveMetrics("r", 1, frozenset({"m"}))
     for count, total in ((10, 5.0), (15, 8.0), (15, 8.0), (4, 1.0)):
         wave.add("d0", series(count=count, sum=total, temporality="cumulative"))
-    assert (wave.of()["m"].new.count, wave.of()["m"].new.total) == (19, 9.0)
+    assert (wave.of()["m"].wave.count, wave.of()["m"].wave.total) == (19, 9.0)
 
 
 def test_access_tokens(fleet):

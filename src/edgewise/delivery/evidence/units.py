@@ -83,11 +83,12 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
 class Sides(msgspec.Struct, frozen=True, kw_only=True):
     """Both sides of one metric: the new revision and, over the same time, the old one. `paired`: each device runs both (split, shadow), so
-    a device is compared with itself."""
+    a device is compared with itself. `wave`: the new revision since its wave began, for thresholds (None: the same as `new`)."""
 
     new: Side = Side()
     old: Side = Side()
     paired: bool = False
+    wave: Side | None = None
 
 
 def side_of(count: int, total: float, squares: float | None = None, windows: int = 1) -> Side:
