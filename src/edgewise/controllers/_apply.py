@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from edgewise.controllers._apply_workloads import artifact, config, instance, revision, rollout, secret, stale, version, workload
-from edgewise.controllers.rows import AgentRow, DeviceRow
+from edgewise.controllers._apply_workloads import artifact, config, evidence, instance, revision, rollout, secret, stale, version, workload
+from edgewise.controllers.rows import EVIDENCE, AgentRow, DeviceRow
 from edgewise.controllers.tokens import AccessTokenRow, AccessTokenSpec, JoinTokenRow, JoinTokenSpec, JoinTokenStatus
 from edgewise.delivery.facts import DeviceFacts
 from edgewise.resources.device import AgentSpec, AgentStatus, DeviceSpec, DeviceStatus
@@ -203,6 +203,7 @@ _TABLE: Final[dict[str, Callable[["FleetView", Change, Document | None], None]]]
     "WorkloadRevision": revision,
     "Instance": instance,
     "Rollout": rollout,
+    EVIDENCE: evidence,
     "JoinToken": _join_token,
     "AccessToken": _access_token,
 }

@@ -5,10 +5,22 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edgewise.controllers.metrics import WaveMetrics
-from edgewise.controllers.rows import AgentRow, ContentRow, DeviceRow, InstanceRow, RevisionRow, RolloutRow, SecretRow, WorkloadRow
+from edgewise.controllers.rows import (
+    AgentRow,
+    ContentRow,
+    DeviceRow,
+    EvidenceRow,
+    EvidenceSpec,
+    InstanceRow,
+    RevisionRow,
+    RolloutRow,
+    SecretRow,
+    WorkloadRow,
+)
 from edgewise.controllers.tokens import JoinTokenRow
 from edgewise.delivery.facts import version_facts
-from edgewise.delivery.rollout import ACTIVE, Seen
+from edgewise.delivery.rollout import Seen
+from edgewise.delivery.stages import pace_of, stage_at
 from edgewise.delivery.templates import data_digest
 from edgewise.resources.artifact import ArtifactSpec, ArtifactVersionSpec
 from edgewise.resources.config import ConfigSpec, SecretSpec
@@ -33,6 +45,8 @@ _ROLLOUT: Final = msgspec.msgpack.Decoder(RolloutSpec)
 _ROLLOUT_STATUS: Final = msgspec.msgpack.Decoder(RolloutStatus)
 _CONFIG: Final = msgspec.msgpack.Decoder(ConfigSpec)
 _SECRET: Final = msgspec.msgpack.Decoder(SecretSpec)
+_EVIDENCE: Final = msgspec.msgpack.Decoder(EvidenceSpec)
+_MEASURED: Final = frozenset({RolloutState.PENDING, RolloutState.PROGRESSING, RolloutState.PAUSED})
 
 
 def stale(known: "DeviceRow | AgentRow | WorkloadRow | RolloutRow | JoinTokenRow | None", document: Document) -> bool:
@@ -230,8 +244,9 @@ def _instance_spec(view: "FleetView", document: Document) -> InstanceSpec:
     texts = (spec.workload, spec.device, spec.revision, spec.variant, spec.rollout)
     workload, device, revision, variant, rollout = (view.shared.of(("text", text), text) for text in texts)
     rejected = view.shared.of(("rejected", *spec.rejected), spec.rejected)
+    traffic = view.shared.of(("traffic", spec.traffic), spec.traffic) if spec.traffic is not None else None
     return msgspec.structs.replace(
-        spec, workload=workload, device=device, revision=revision, variant=variant, rollout=rollout, rejected=rejected
+        spec, workload=workload, device=device, revision=revision, variant=variant, rollout=rollout, rejected=rejected, traffic=traffic
     )
 
 
@@ -300,6 +315,8 @@ def rollout(view: "FleetView", change: Change, document: Document | None) -> Non
     )
     if before is None or (before.status.state, before.status.wave) != (row.status.state, row.status.wave):
         _wave_changed(view, key)
+    elif row.status.finished_at is None:
+        _measure(view, key, row)
     view.dirty.add(key)
 
 
@@ -319,15 +336,47 @@ def track(view: "FleetView", rollout: RolloutRow) -> None:
     """Count the members towards where the rollout goes: forward, or back."""
     key = (rollout.key.namespace, rollout.spec.workload)
     back = rollout.status.state is RolloutState.ROLLING_BACK
-    name = f"{key[0]}/{key[1]}"
-    wave = view.metrics.get(name)
-    analysis = rollout.spec.strategy.analysis if rollout.spec.from_revision else ()
-    if back or not analysis or rollout.status.state not in ACTIVE:
-        view.metrics.pop(name, None)
-    elif wave is None or (wave.revision, wave.wave) != (rollout.spec.to_revision, rollout.status.wave):
-        names = frozenset(metric.metric for metric in analysis)
-        view.metrics[name] = WaveMetrics(rollout.spec.to_revision, rollout.status.wave, names, old_revision=rollout.spec.from_revision)
+    _measure(view, key, rollout)
     members = view.members.get(key)
     if members is not None:
         to = rollout.spec.from_revision if back and rollout.spec.from_revision else rollout.spec.to_revision
-        members.track(to, seconds(rollout.spec.strategy.canary.device_deadline), view.reach)
+        members.track(to, seconds(pace_of(rollout.spec.strategy).device_deadline), view.reach)
+
+
+def _measure(view: "FleetView", key: tuple[str, str], rollout: RolloutRow) -> None:
+    """Count what the open wave is judged by, and nothing when there is none."""
+    name, spec, status = f"{key[0]}/{key[1]}", rollout.spec, rollout.status
+    stage = stage_at(spec, status.wave)
+    if not stage.metrics or status.state not in _MEASURED:
+        view.metrics.pop(name, None)
+        return
+    known = view.metrics.get(name)
+    if known is None or (known.revision, known.wave) != (spec.to_revision, status.wave):
+        kept = view.evidence.get(key)
+        known = view.metrics[name] = WaveMetrics(
+            spec.to_revision,
+            status.wave,
+            frozenset(metric.metric for metric in stage.metrics),
+            old_revision=spec.from_revision if stage.paired or stage.compares else "",
+            paired=stage.paired,
+            stored=kept.stored if kept is not None and not view.live else b"",
+            before=known,
+        )
+    known.controls = None if stage.paired else frozenset(status.controls)
+
+
+def evidence(view: "FleetView", change: Change, document: Document | None) -> None:
+    key = (change.key.namespace, change.key.name)
+    if document is None:
+        view.evidence.pop(key, None)
+        return
+    known = view.evidence.get(key)
+    if known is not None and known.uid == document.uid and known.generation >= document.generation:
+        return
+    stored = _EVIDENCE.decode(document.spec).stored
+    view.evidence[key] = EvidenceRow(key=document.key, uid=document.uid, generation=document.generation, stored=stored)
+    rollout = view.active_rollout(key)
+    if not view.live and rollout is not None:
+        # Documents come in any order while a view is filled: what was begun without it begins again.
+        view.metrics.pop(f"{key[0]}/{key[1]}", None)
+        _measure(view, key, rollout)

@@ -37,7 +37,8 @@ class ControllerLimits(msgspec.Struct, frozen=True, kw_only=True):
     most every `counts_interval_seconds`; changes of instances' statuses are looked at most every `settle_seconds`.
     `rollouts_kept` finished rollouts and `revisions_kept` unused revisions are kept per workload. A decommissioned device that is offline
     is given up after `decommission_wait_seconds`. A session that comes back `session_flips_max` times after another one was seen is
-    a clone."""
+    a clone. A wave is compared with at most `controls_max` devices; of `stages_kept` waves the verdict is remembered. What was measured is
+    kept at most every `evidence_interval_seconds`."""
 
     transaction_writes_max: int = 500
     decision_writes_max: int = 2_000
@@ -50,6 +51,9 @@ class ControllerLimits(msgspec.Struct, frozen=True, kw_only=True):
     offline_events_named_max: int = 20
     decommission_wait_seconds: float = 60.0
     session_flips_max: int = 3
+    controls_max: int = 24
+    stages_kept: int = 12
+    evidence_interval_seconds: float = 10.0
     rejected_kept: int = 20
 
 

@@ -28,6 +28,7 @@ from edgewise.delivery.placement import (
     request_of,
     surplus,
 )
+from edgewise.delivery.stages import stage_at
 from edgewise.delivery.variants import ranked
 from edgewise.resources.instance import InstanceSpec
 from edgewise.resources.quantity import seconds
@@ -45,11 +46,6 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     wave: int = 0
 
 
-def is_judged(rollout: RolloutRow) -> bool:
-    """Return whether an analysis decides about a rollout. A first rollout has nothing better to go back to."""
-    return bool(rollout.spec.strategy.analysis) and bool(rollout.spec.from_revision)
-
-
 def assignment(row: WorkloadRow, rollout: RolloutRow | None) -> Assignment | None:
     """Return what a new instance gets now: the revision that is stable, or the new one once its last wave is open. None: there is
     nothing that may run."""
@@ -58,7 +54,7 @@ def assignment(row: WorkloadRow, rollout: RolloutRow | None) -> Assignment | Non
         return Assignment(revision=revision) if revision else None
     status = rollout.status
     if status.state in (RolloutState.PROGRESSING, RolloutState.PAUSED) and 0 < status.waves <= status.wave:
-        hold = is_judged(rollout) and status.analysis is not AnalysisState.SUCCESSFUL
+        hold = stage_at(rollout.spec, status.wave).hold and status.analysis is not AnalysisState.SUCCESSFUL
         return Assignment(revision=rollout.spec.to_revision, hold=hold, rollout=rollout.key.name, wave=status.wave)
     return Assignment(revision=rollout.spec.from_revision) if rollout.spec.from_revision else None
 
@@ -129,7 +125,7 @@ class _Placing:
     def stop(self, device: str, instance: InstanceRow) -> None:
         """Stop an instance; its document goes when the device says that nothing is left."""
         self.stopping.add(device)
-        self._write(device, put_spec(instance, msgspec.structs.replace(instance.spec, desired="Stopped", hold=False)))
+        self._write(device, put_spec(instance, msgspec.structs.replace(instance.spec, desired="Stopped", hold=False, traffic=None)))
 
     def check(self, device: str) -> None:
         """Stop an instance that may not stay where it is."""
@@ -311,6 +307,7 @@ class _Placing:
             revision=given.revision,
             variant=offer.variant,
             hold=given.hold,
+            traffic=None,
             rollout=given.rollout,
             wave=given.wave,
             assigned_at=self.work.now,

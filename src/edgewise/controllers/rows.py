@@ -128,6 +128,25 @@ class WorkloadRow(msgspec.Struct, kw_only=True):
         return (self.key.namespace, self.key.name)
 
 
+class EvidenceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of the evidence of a workload's rollout."""
+
+    stored: bytes = b""
+
+
+EVIDENCE: Final = "RolloutEvidence"
+"""The kind of the documents that keep it, one per workload, named like that."""
+
+
+class EvidenceRow(msgspec.Struct, kw_only=True):
+    """The evidence of a workload's rollout, as it was kept last."""
+
+    key: Key
+    uid: str
+    generation: int
+    stored: bytes
+
+
 class SecretRow(msgspec.Struct, kw_only=True):
     """A secret or a kept copy of one: `original` is the address under which it was encrypted."""
 

@@ -16,9 +16,11 @@ from edgewise.controllers.metrics import WaveMetrics
 from edgewise.controllers.patience import deadline
 from edgewise.controllers.presence import Presence
 from edgewise.controllers.rows import (
+    EVIDENCE,
     AgentRow,
     ContentRow,
     DeviceRow,
+    EvidenceRow,
     InstanceRow,
     RevisionRow,
     RolloutRow,
@@ -37,7 +39,7 @@ from edgewise.resources.states import Connection
 from edgewise.store.contract import Change, Document, Key, Mark
 from edgewise.wire.desired import Position
 
-VIEWED: Final = (*(kind.name for kind in KINDS), "JoinToken", "AccessToken", "ConfigSnapshot", "SecretSnapshot")
+VIEWED: Final = (*(kind.name for kind in KINDS), "JoinToken", "AccessToken", "ConfigSnapshot", "SecretSnapshot", EVIDENCE)
 """The kinds of documents that a view is filled with at the start."""
 
 
@@ -79,6 +81,8 @@ class FleetView:
         self.sessions: dict[str, Session] = {}
         self.presence = Presence(started_at)
         self.metrics: dict[str, WaveMetrics] = {}
+        self.evidence: dict[WorkloadKey, EvidenceRow] = {}
+        self.kept_at: dict[WorkloadKey, float] = {}
         self.timers = Timers()
         self.dirty: set[WorkloadKey] = set()
         self.stirred: dict[WorkloadKey, float] = {}
@@ -176,7 +180,7 @@ class FleetView:
         row = self.devices[device]
         if row.room is None:
             instances = self.on_device.get(device)
-            demands = tuple(self.demand(key, row.spec.revision, row.spec.variant) for key, row in instances.items()) if instances else ()
+            demands = tuple(taken for key, each in instances.items() for taken in self.taken(key, each)) if instances else ()
             row.room = room_of(row.facts.capacity, demands)
         return row.room
 
@@ -194,6 +198,13 @@ class FleetView:
             if version is not None:
                 self._demands[key] = known
         return known
+
+    def taken(self, workload: WorkloadKey, row: InstanceRow) -> tuple[Demand, ...]:
+        """Return what an instance takes of its device, once for each revision that it holds there."""
+        spec = row.spec
+        own = self.demand(workload, spec.revision, spec.variant)
+        beside = spec.hold and spec.traffic is not None and row.seen.committed
+        return (own, self.demand(workload, row.seen.committed, spec.variant)) if beside else (own,)
 
     def version_of(self, namespace: str, revision: RevisionRow) -> VersionFacts | None:
         """Return the artifact version that a revision runs."""

@@ -63,22 +63,23 @@ class Work:
             room = self._rooms[device]
             if own is None:
                 return room
-            demand = self.view.demand(workload, own.spec.revision, own.spec.variant)
-            return Room(
-                cpu_milli=room.cpu_milli + demand.cpu_milli,
-                memory=room.memory + demand.memory,
-                disk=room.disk + demand.disk,
-                instances=room.instances - 1,
-                shared=room.shared,
-                owned=room.owned - {peripheral.name for peripheral in demand.peripherals},
-            )
+            for demand in self.view.taken(workload, own):
+                room = Room(
+                    cpu_milli=room.cpu_milli + demand.cpu_milli,
+                    memory=room.memory + demand.memory,
+                    disk=room.disk + demand.disk,
+                    instances=room.instances - 1,
+                    shared=room.shared,
+                    owned=room.owned - {peripheral.name for peripheral in demand.peripherals},
+                )
+            return room
         others = tuple(
-            self.view.demand(key, row.spec.revision, row.spec.variant)
-            for key, row in self.view.on_device.get(device, {}).items()
-            if key != workload
+            taken for key, row in self.view.on_device.get(device, {}).items() if key != workload for taken in self.view.taken(key, row)
         )
         return room_of(self.view.devices[device].facts.capacity, others)
 
-    def take(self, device: str, demand: Demand, workload: WorkloadKey) -> None:
-        """Note that this decision places an instance of `workload` on a device (in the place of the one that it has, if any)."""
-        self._rooms[device] = room_less(self.room_without(device, workload), demand)
+    def take(self, device: str, demand: Demand, workload: WorkloadKey, *, beside: bool = False) -> None:
+        """Note that this decision places an instance of `workload` on a device: in the place of the one that it has, if any, or beside
+        that."""
+        room = self.room(device) if beside else self.room_without(device, workload)
+        self._rooms[device] = room_less(room, demand)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from edgewise.delivery.facts import VersionFacts
+from edgewise.delivery.stages import pace_of
 from edgewise.resources.instance import InstanceSpec
 from edgewise.resources.quantity import milli, seconds, whole
 from edgewise.resources.workload import Disconnect, Strategy, Template
@@ -49,7 +50,7 @@ def render(parts: Rendered, secrets: tuple[SealedSecret, ...]) -> InstanceDesire
         traffic=spec.traffic if spec.hold else None,
         rejected=spec.rejected,
         probation_seconds=seconds(parts.strategy.probation),
-        deadline_seconds=seconds(parts.strategy.canary.device_deadline),
+        deadline_seconds=seconds(pace_of(parts.strategy).device_deadline),
         lost_after_seconds=seconds(parts.disconnect.lost_after),
         exclusive=parts.disconnect.exclusive,
     )
@@ -71,7 +72,7 @@ def fingerprint(parts: Rendered) -> int:
             spec.traffic,
             spec.rejected,
             parts.strategy.probation,
-            parts.strategy.canary.device_deadline,
+            pace_of(parts.strategy).device_deadline,
             parts.disconnect.lost_after,
             parts.disconnect.exclusive,
         )

@@ -11,11 +11,12 @@ from typing import Final
 
 import msgspec
 
+from edgewise.delivery.stages import Pace, Stage, pace_of, stage_at
 from edgewise.resources.instance import InstanceSpec
-from edgewise.resources.quantity import seconds, share_of
-from edgewise.resources.rollout import RolloutSpec, RolloutStatus
+from edgewise.resources.quantity import CountOrPercentage, share_of
+from edgewise.resources.rollout import RolloutSpec, RolloutStatus, Winner
 from edgewise.resources.states import AnalysisState, InstanceState, RolloutState, UpdateState
-from edgewise.resources.workload import Canary
+from edgewise.resources.traffic import Traffic
 
 
 class Signal(StrEnum):
@@ -33,7 +34,9 @@ class Signal(StrEnum):
     HEALTHY = "Healthy"
     UNHEALTHY = "Unhealthy"
     OUT_OF_REACH = "OutOfReach"
+    ASKED = "Asked"
     JUDGED = "Judged"
+    NO_DIFFERENCE = "NoDifference"
     WAVE_DONE = "WaveDone"
     ALL_DONE = "AllDone"
     BACK = "Back"
@@ -43,7 +46,8 @@ class Signal(StrEnum):
 class Effect(StrEnum):
     """What a transition does besides changing the state. `OpenWave`: the first or next wave begins. `Observe` and `Wait`: the time of
     observation begins or is begun anew. `Release`: the wave's instances may commit. `SendBack`: every touched instance goes back and
-    refuses the revision. `Finish`: the revision is the stable one now. `Hold`: a person must say how to go on."""
+    refuses the revision. `Finish`: the revision is the stable one now. `Hold`: a person must say how to go on. `Ask`: all is well, and a
+    person says when to go on."""
 
     NONE = "None"
     OPEN_WAVE = "OpenWave"
@@ -53,6 +57,7 @@ class Effect(StrEnum):
     SEND_BACK = "SendBack"
     FINISH = "Finish"
     HOLD = "Hold"
+    ASK = "Ask"
 
 
 _P, _H, _R = RolloutState.PROGRESSING, RolloutState.PAUSED, RolloutState.ROLLING_BACK
@@ -65,12 +70,14 @@ TABLE: Final[Mapping[tuple[RolloutState, Signal], tuple[RolloutState, Effect]]] 
     (_P, Signal.ABORT): (_R, Effect.SEND_BACK),
     (_P, Signal.OVER_BUDGET): (_R, Effect.SEND_BACK),
     (_P, Signal.ANALYSIS_FAILED): (_R, Effect.SEND_BACK),
+    (_P, Signal.NO_DIFFERENCE): (_R, Effect.SEND_BACK),
     (_P, Signal.PROMOTE): (_P, Effect.RELEASE),
     (_P, Signal.PAUSE): (_H, Effect.NONE),
     (_P, Signal.INCONCLUSIVE): (_H, Effect.HOLD),
     (_P, Signal.OUT_OF_REACH): (_H, Effect.NONE),
     (_P, Signal.HEALTHY): (_P, Effect.OBSERVE),
     (_P, Signal.UNHEALTHY): (_P, Effect.WAIT),
+    (_P, Signal.ASKED): (_H, Effect.ASK),
     (_P, Signal.JUDGED): (_P, Effect.RELEASE),
     (_P, Signal.WAVE_DONE): (_P, Effect.OPEN_WAVE),
     (_P, Signal.ALL_DONE): (RolloutState.SUCCEEDED, Effect.FINISH),
@@ -113,6 +120,7 @@ class Seen(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     committed: str = ""
     update_revision: str = ""
     ready: bool = False
+    traffic: Traffic | None = None
     refused: tuple[str, ...] = ()
     reason: str = ""
     message: str = ""
@@ -141,9 +149,15 @@ def _known(spec: InstanceSpec, seen: Seen, to: str, *, online: bool) -> Standing
             return Standing.FAILED
         # A restart in between is not a failure: it is observed until it is ready again, or Broken.
         return Standing.SUCCEEDED if seen.ready or not online else Standing.UNREADY
-    # While the new one is not ready yet, what is ready is the old one beside it.
-    held = spec.hold and seen.ready and seen.revision == to and seen.update is UpdateState.PROBATION and seen.update_revision == to
-    return Standing.HELD if held and online else None
+    on_trial = spec.hold and seen.ready and seen.update is UpdateState.PROBATION and seen.update_revision == to
+    return Standing.HELD if on_trial and online and _in_place(spec.traffic, seen, to) else None
+
+
+def _in_place(traffic: Traffic | None, seen: Seen, to: str) -> bool:
+    """Whether a revision on trial stands where it is wanted. While the new one is not ready yet, what is ready is the old one beside it."""
+    if traffic is None or not seen.committed:
+        return seen.revision == to
+    return seen.traffic is not None and seen.traffic.mode == traffic.mode
 
 
 class Tally(msgspec.Struct, kw_only=True):
@@ -177,7 +191,7 @@ class Tally(msgspec.Struct, kw_only=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a rollout's next step depends on. `filled`: the open wave has all its members. `verdict` is the analysis of the open wave,
     Successful when none is configured. `back`: everything that had to go back did. `silent`: for as long as a device may take, nobody could
-    tell how the revision does. `word`: a person changed the rollout's spec since its last step."""
+    tell how the revision does. `word`: a person changed the rollout's spec since its last step. `winner`: how an A/B ends."""
 
     spec: RolloutSpec
     status: RolloutStatus
@@ -188,6 +202,17 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     back: bool = False
     silent: bool = False
     word: bool = False
+    winner: Winner = ""
+
+    @property
+    def stage(self) -> Stage:
+        """What the open wave does."""
+        return stage_at(self.spec, self.status.wave)
+
+    @property
+    def pace(self) -> Pace:
+        """How many may fail."""
+        return pace_of(self.spec.strategy)
 
 
 def signal_of(facts: Facts) -> Signal | None:
@@ -209,7 +234,7 @@ def bad_news(facts: Facts) -> Signal | None:
     """Return what takes the revision back now, whatever else may happen, or None."""
     if facts.spec.abort:
         return Signal.ABORT
-    if over_budget(facts.spec.strategy.canary, facts.tally):
+    if over_budget(facts.pace, facts.tally):
         return Signal.OVER_BUDGET
     if facts.verdict is AnalysisState.FAILED and facts.status.analysis is not AnalysisState.SUCCESSFUL:
         return Signal.ANALYSIS_FAILED
@@ -229,17 +254,17 @@ def _progress(facts: Facts) -> Signal | None:
     status, tally = facts.status, facts.tally
     if status.state is RolloutState.PAUSED or not facts.filled or tally.total == 0:
         return Signal.ALL_DONE if tally.total == 0 and status.state is RolloutState.PROGRESSING else None
-    canary = facts.spec.strategy.canary
-    settled = tally.updating == 0 and _tolerable(canary, tally.unready, tally) and not nothing_known(tally)
+    pace, kept = facts.pace, 0 if facts.stage.commits else tally.holding
+    settled = tally.updating == 0 and _tolerable(pace, tally.unready, tally) and not nothing_known(tally)
     if facts.silent and (status.healthy_since is None or status.analysis is AnalysisState.SUCCESSFUL):
         return Signal.OUT_OF_REACH
     if status.analysis is AnalysisState.SUCCESSFUL:
         done = Signal.ALL_DONE if status.wave >= status.waves else Signal.WAVE_DONE
-        return done if settled and not tally.holding else None
+        return done if settled and tally.holding == kept else None
     if status.healthy_since is None:
         return Signal.HEALTHY if settled else None
     # In a large fleet some device always starts or restarts: only more of them than may fail begin the observation anew.
-    if not _tolerable(canary, tally.unready + tally.updating, tally):
+    if not _tolerable(pace, tally.unready + tally.updating, tally):
         return Signal.UNHEALTHY
     return _observed(facts, status.healthy_since)
 
@@ -247,8 +272,12 @@ def _progress(facts: Facts) -> Signal | None:
 def _observed(facts: Facts, since: float) -> Signal | None:
     if facts.verdict is AnalysisState.INCONCLUSIVE:
         return Signal.INCONCLUSIVE
-    observed = facts.now >= since + seconds(facts.spec.strategy.canary.observe_for)
-    return Signal.JUDGED if observed and facts.verdict is AnalysisState.SUCCESSFUL else None
+    if facts.now < since + facts.stage.observe or facts.verdict is not AnalysisState.SUCCESSFUL:
+        return None
+    ab = facts.spec.strategy.ab
+    if facts.winner == "none" and ab is not None and ab.on_no_difference == "keep":
+        return Signal.NO_DIFFERENCE
+    return Signal.ASKED if facts.stage.asks else Signal.JUDGED
 
 
 def nothing_known(tally: Tally) -> bool:
@@ -256,33 +285,21 @@ def nothing_known(tally: Tally) -> bool:
     return tally.total > 0 and tally.touched == tally.unreached
 
 
-def over_budget(canary: Canary, tally: Tally) -> bool:
+def over_budget(pace: Pace, tally: Tally) -> bool:
     """Return whether more members failed than `failure_budget` of those opened."""
-    return not _tolerable(canary, tally.failed, tally)
+    return not _tolerable(pace, tally.failed, tally)
 
 
-def _tolerable(canary: Canary, count: int, tally: Tally) -> bool:
-    return count * 100 <= float(canary.failure_budget[:-1]) * tally.touched
+def _tolerable(pace: Pace, count: int, tally: Tally) -> bool:
+    return count * 100 <= float(pace.failure_budget[:-1]) * tally.touched
 
 
-def wave_count(canary: Canary, *, first: bool) -> int:
-    """Return how many waves there are. A workload's first rollout has nothing to fall back on and is one wave."""
-    return 1 if first else len(canary.waves) + (not _all(canary))
-
-
-def wave_need(canary: Canary, wave: int, waves: int, tally: Tally) -> int:
-    """Return how many more instances the open wave needs. A member out of reach makes room for another one, but at most doubles what
-    was asked for: a revision that takes devices off the network must not walk through the fleet."""
-    if wave >= waves:
-        return tally.pending
-    target = share_of(canary.waves[wave - 1], tally.total)
+def wave_need(size: CountOrPercentage, tally: Tally) -> int:
+    """Return how many more instances a wave of a cumulative size needs. A member out of reach makes room for another one, but at most
+    doubles what was asked for: a revision that takes devices off the network must not walk through the fleet."""
+    target = share_of(size, tally.total)
     spare = min(tally.unreached, target) if tally.well == 0 and tally.updating == 0 else 0
     return max(0, min(tally.pending, target + spare - tally.touched))
-
-
-def _all(canary: Canary) -> bool:
-    last = canary.waves[-1]
-    return isinstance(last, str) and float(last[:-1]) >= 100
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,12 +86,25 @@ Winner = Literal["", "new", "old", "none"]
 """Which revision an A/B found better; `none`: they differ by no more than the margins."""
 
 
+class StageVerdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How one wave was judged, and when. `controls`: the devices on the revision before that it was compared with."""
+
+    wave: int
+    phase: RolloutPhase
+    state: AnalysisState
+    at: float = 0.0
+    message: str = ""
+    verdicts: tuple[MetricVerdict, ...] = ()
+    controls: tuple[str, ...] = ()
+
+
 class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What was seen of a rollout. `wave` counts from 1 while progressing; `members` are totals, for a member's own state see its
     Instance.
     `touched` counts devices that were ever given `to_revision`; `failures` are the first few failed devices with their reason. `phase` says
     what the open wave does; `left_out` names a few devices that take no part in it, and why. `controls` are devices on the revision before
-    that the wave is compared with. `winner` is how an A/B ended: `new`, `old`, or `none` for no difference."""
+    that the wave is compared with. `winner` is how an A/B ended: `new`, `old`, or `none` for no difference.
+    `stages` remember how the waves so far were judged."""
 
     observed_generation: int = 0
     state: RolloutState = RolloutState.PENDING
@@ -109,6 +122,7 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     controls: tuple[str, ...] = ()
     left_out: dict[str, str] = {}
     winner: Winner = ""
+    stages: tuple[StageVerdict, ...] = ()
     promoted: int = 0
     started_at: float = 0.0
     finished_at: float | None = None

@@ -97,12 +97,27 @@ def _analysis(path: str, strategy: Strategy) -> Iterator[Problem]:
         yield from unique(path, field, names)
     for index, metric in enumerate(strategy.analysis):
         yield from _metric(f"{path}[{index}]", metric)
+        yield from _comparable(f"{path}[{index}].direction", strategy, metric)
         if metric.metric.startswith(SHADOW_METRICS) and strategy.shadow is None:
             yield Problem(
                 path=f"{path}[{index}].metric",
                 message=f"{metric.metric} is reported by a shadow only, and this strategy has none",
                 hint="add strategy.shadow or remove this metric",
             )
+
+
+def _comparable(path: str, strategy: Strategy, metric: AnalysisMetric) -> Iterator[Problem]:
+    """Yield why there would be nothing to compare a metric with."""
+    if metric.direction is None:
+        return
+    hint = "judge it by min or max"
+    if metric.metric.startswith(SHADOW_METRICS):
+        yield Problem(path=path, message=f"{metric.metric} is the difference to the revision before: nothing to compare it with", hint=hint)
+    elif strategy.blue_green is not None:
+        yield Problem(path=path, message="all devices switch at once: none is left to compare with", hint=hint)
+    elif strategy.ab is None and strategy.canary.waves[0] in {"100%", "100.0%"}:
+        message = "the first wave has all devices: none is left to compare with"
+        yield Problem(path=path, message=message, hint=f"{hint}, or add a smaller wave")
 
 
 def _judged(metric: AnalysisMetric) -> str:
