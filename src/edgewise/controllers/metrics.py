@@ -136,7 +136,8 @@ class WaveMetrics:
         self.controls = controls
         self.paired = paired
         self.limits = limits
-        known = restored(stored, revision) if before is None else None
+        carried = before if before is not None and (before.revision, before.old_revision) == (revision, old_revision) else None
+        known = restored(stored, revision) if carried is None else None
         self._resumed = known is not None
         self._tallies: dict[str, tuple[_Tally, _Tally]] = {}
         self._waves: dict[str, _Tally] = {}
@@ -146,11 +147,11 @@ class WaveMetrics:
             self._waves = {name: _Tally(side) for name, side in known.waves.items() if name in names}
         self._heard: dict[tuple[str, str], float] = {}
         self._cumulative: dict[tuple[str, str, str], Window] = {}
-        if before is not None and (before.revision, before.old_revision) == (revision, old_revision):
-            self._cumulative, self._resumed = before._cumulative, before._resumed  # noqa: SLF001 - of the same class
-            if before.paired == paired:
-                self._tallies = {name: pair for name, pair in before._tallies.items() if name in self.compared}  # noqa: SLF001 - as above
-                self._heard = before._heard  # noqa: SLF001 - as above
+        if carried is not None:
+            self._cumulative, self._resumed = carried._cumulative, carried._resumed  # noqa: SLF001 - of the same class
+            if carried.paired == paired:
+                self._tallies = {name: pair for name, pair in carried._tallies.items() if name in self.compared}  # noqa: SLF001 - as above
+                self._heard = carried._heard  # noqa: SLF001 - as above
 
     def add(self, device: str, series: Series, stratum: str = "", now: float = 0.0) -> bool:
         """Take over one series of a device; `stratum` is what it is matched by, its class. Return whether it counts here."""

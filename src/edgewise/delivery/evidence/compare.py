@@ -224,7 +224,7 @@ def between_devices(groups: Iterable[Group], prior: float, limits: CompareLimits
         per_square = sum(weight * weight / point.devices for weight, point in zip(weights, group.points, strict=True))
         scale += per - per_square / total
         freedom += len(weights) - 1
-    measured = max(0.0, excess / scale) if scale > 0 else 0.0
+    measured = max(0.0, excess / scale) if freedom and scale > 0 else 0.0
     blended = (freedom * measured + limits.prior_devices * prior * prior) / (freedom + limits.prior_devices)
     return (measured, freedom) if measured > blended else (blended, freedom + limits.prior_devices)
 

@@ -12,7 +12,7 @@ often one looks. rho must not depend on the data: it says at how much informatio
 elsewhere.
 
 A variance that was itself estimated, with nu degrees of freedom, makes z a Student's t; it is taken to the normal scale by
-sqrt(nu log(1 + t² / nu)) (Wallace 1959), so that few windows or devices weigh what they are worth.
+(8 nu + 1) / (8 nu + 3) sqrt(nu log(1 + t² / nu)) (Wallace 1959), so that few windows or devices weigh what they are worth.
 """
 
 import math
@@ -86,16 +86,21 @@ def normal_scale(t: float, freedom: float) -> float:
     if freedom <= 0:
         return 0.0
     size = min(abs(t), 1e100)
-    return math.copysign(math.sqrt(freedom * math.log1p(size * size / freedom)), t)
+    return math.copysign(_wallace(freedom) * math.sqrt(freedom * math.log1p(size * size / freedom)), t)
 
 
 def student_scale(z: float, freedom: float) -> float:
     """Return Student's t that is about as rare as the normal deviate `z`: the inverse of `normal_scale`."""
     if math.isinf(freedom) or math.isinf(z):
         return z
-    if freedom <= 0 or z * z / freedom > 700:
+    if freedom <= 0:
         return math.inf
-    return math.sqrt(freedom * math.expm1(z * z / freedom))
+    z /= _wallace(freedom)
+    return math.copysign(math.sqrt(freedom * math.expm1(z * z / freedom)), z) if z * z / freedom < 700 else math.copysign(math.inf, z)
+
+
+def _wallace(freedom: float) -> float:
+    return (8 * freedom + 1) / (8 * freedom + 3)
 
 
 def log_normal_below(x: float) -> float:
