@@ -28,6 +28,7 @@ class Arguments(NamedTuple):
     instance: str
     revision: str
     threads: int
+    runtime: str
 
 
 def main(argv: list[str]) -> int:
@@ -42,7 +43,9 @@ def main(argv: list[str]) -> int:
     try:
         from edgewise.serve.inference import Identity
         from edgewise.serve.limits import LIMITS
-        from edgewise.serve.model import Model, find_model
+        from edgewise.serve.model import Model
+        from edgewise.serve.runtimes.choose import find_model
+        from edgewise.serve.runtimes.contract import Options
         from edgewise.serve.server import Server
     except ImportError as error:
         sys.stderr.write(f"edgewise.serve: {error.name or error} is not installed here: install edgewise[serve]\n")
@@ -52,8 +55,13 @@ def main(argv: list[str]) -> int:
     versions = (version, arguments.revision) if _TEXT.fullmatch(version) and version != arguments.revision else (arguments.revision,)
     name = arguments.instance.rpartition("/")[2]
     identity = Identity(instance=arguments.instance, name=name, versions=versions, revision=arguments.revision)
+    options = Options(threads=arguments.threads, cache=Path.home() / "compiled" if "EDGEWISE_CONTROL" in os.environ else None)
+
+    def load() -> Model:
+        return Model(*find_model(Path(arguments.model), arguments.runtime), options)
+
     try:
-        return Server((listener, control), identity, lambda: Model(find_model(Path(arguments.model)), arguments.threads), LIMITS).run()
+        return Server((listener, control), identity, load, LIMITS).run()
     finally:
         Path(arguments.control).unlink(missing_ok=True)
 
@@ -61,12 +69,13 @@ def main(argv: list[str]) -> int:
 def read_arguments(argv: list[str]) -> Arguments:
     """Read the command line. Ends the process with status 2 when it is wrong."""
     parser = argparse.ArgumentParser(prog="python -m edgewise.serve", description="Serve one model.", allow_abbrev=False)
-    parser.add_argument("--model", required=True, metavar="TREE", help="folder with exactly one .onnx file")
+    parser.add_argument("--model", required=True, metavar="TREE", help="folder with exactly one model file")
     parser.add_argument("--listen-fd", required=True, type=_number(0, 1_048_576), metavar="N", help="inherited listening socket")
     parser.add_argument("--control", required=True, metavar="SOCK", help="Unix socket to make: GET /ready, POST /activate, POST /drain")
     parser.add_argument("--instance", required=True, type=_text, metavar="NAMESPACE/NAME")
     parser.add_argument("--revision", required=True, type=_text, metavar="HASH")
     parser.add_argument("--threads", type=_number(1, _THREADS_MAX), default=0, metavar="N", help="threads of one inference")
+    parser.add_argument("--runtime", default="", metavar="NAME", help="what runs the model; the one of its file's suffix unless said")
     given = parser.parse_args(argv)
     return Arguments(
         model=given.model,
@@ -75,6 +84,7 @@ def read_arguments(argv: list[str]) -> Arguments:
         instance=given.instance,
         revision=given.revision,
         threads=given.threads or default_threads(),
+        runtime=given.runtime,
     )
 
 

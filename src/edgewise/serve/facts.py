@@ -56,7 +56,7 @@ def _model(facts: Facts) -> Answer:
     model, identity = facts.model, facts.identity
     if model is None:
         return problem(503, "the model is still loading", retry_after=1)
-    about = {"name": identity.name, "versions": identity.versions[:1], "platform": "onnxruntime_onnx"}
+    about = {"name": identity.name, "versions": identity.versions[:1], "platform": model.platform}
     return ok({**about, "inputs": model.inputs, "outputs": model.outputs})
 
 
@@ -94,13 +94,13 @@ def _config(facts: Facts) -> Answer:
     return ok(
         {
             "name": identity.name,
-            "platform": "onnxruntime_onnx",
-            "backend": "onnxruntime",
+            "platform": model.platform,
+            "backend": model.runtime,
             "version_policy": {"latest": {"num_versions": 1}},
             "max_batch_size": 0,
             "input": [_tensor(each) for each in model.inputs],
             "output": [_tensor(each) for each in model.outputs],
-            "instance_group": [{"name": identity.name, "kind": "KIND_CPU", "count": 1}],
+            "instance_group": [{"name": identity.name, "kind": "KIND_CPU" if model.device == "cpu" else "KIND_GPU", "count": 1}],
         }
     )
 

@@ -16,7 +16,8 @@ from edgewise.serve.compression import chosen_encoding, deflate, inflate
 from edgewise.serve.conversation import Request
 from edgewise.serve.limits import ServeLimits
 from edgewise.serve.messages import InferAnswer, InferRequest, InputTensor, OutputTensor, Parameters
-from edgewise.serve.model import InferenceFailed, Model
+from edgewise.serve.model import Model
+from edgewise.serve.runtimes.contract import InferenceFailed
 from edgewise.serve.tensors import KINDS, Array, TensorRefused, TensorSpec, check_shape, read_values, values_in, write_values
 
 BINARY: Final = "application/octet-stream"

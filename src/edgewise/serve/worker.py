@@ -11,11 +11,12 @@ import msgspec
 
 from edgewise.serve.answers import Answer, problem
 from edgewise.serve.conversation import Request
-from edgewise.serve.inference import Identity, Prepared, failed, finish, prepare
+from edgewise.serve.inference import Identity, Plans, Prepared, failed, finish, prepare
 from edgewise.serve.limits import ServeLimits
-from edgewise.serve.model import InferenceFailed, Model, ModelFailed
+from edgewise.serve.model import Model
 from edgewise.serve.observer import Observer
 from edgewise.serve.pace import Pace
+from edgewise.serve.runtimes.contract import InferenceFailed, ModelFailed
 from edgewise.serve.tensors import Array
 
 
@@ -66,6 +67,7 @@ class Worker:
         self._wake = wake
         self._complained = False
         self._pace = Pace(limits)
+        self._plans: Plans = {}
         self._model: Model | None = None
         self._unseen: tuple[Prepared, Sequence[Array]] | None = None
         self._submitted = self._completed = 0  # each written by one thread alone
@@ -138,7 +140,7 @@ class Worker:
         begun = time.monotonic()
         spent = Spent(queue=begun - since)
         try:
-            prepared = prepare(request, model, self._limits)
+            prepared = prepare(request, model, self._limits, self._plans)
             ready = time.monotonic()
             spent = Spent(queue=begun - since, prepare=ready - begun)
             if isinstance(prepared, Answer):

@@ -23,6 +23,7 @@ class SlowModel:
     inputs = (TensorSpec("x", "FP32", (1,)),)
     outputs = (TensorSpec("y", "FP32", (1,)),)
     load_seconds = 0.0
+    platform, runtime, device = "sleep", "sleep", "cpu"
 
     def run(self, inputs, outputs):
         seconds = float(inputs["x"][0])

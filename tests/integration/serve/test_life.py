@@ -348,4 +348,4 @@ def test_a_device_without_the_runtime_says_so(supervisor, tree, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     ended = subprocess.run(argv, check=False, pass_fds=[supervisor.listener.fileno()], capture_output=True, text=True, env=environment)
     assert ended.returncode == 3
-    assert ended.stderr == "edgewise.serve: onnxruntime is not installed here: install edgewise[serve]\n"
+    assert ended.stderr == "edgewise.serve: a/b at 1: onnxruntime is not installed here: install edgewise[serve]\n"

@@ -30,7 +30,7 @@ def double(tmp_path_factory) -> Model:
     """y = x + x for any batch of 3 values."""
     node = helper.make_node("Add", ["x", "x"], ["y"])
     value = (TensorProto.FLOAT, ["n", 3])
-    return Model(_save(tmp_path_factory.mktemp("double") / "model.onnx", [node], [("x", *value)], [("y", *value)]), 1)
+    return Model(_save(tmp_path_factory.mktemp("double") / "model.onnx", [node], [("x", *value)], [("y", *value)]))
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def echo(tmp_path_factory):
         if kind not in made:
             node = helper.make_node("Identity", ["x"], ["y"])
             path = tmp_path_factory.mktemp("echo") / "model.onnx"
-            made[kind] = Model(_save(path, [node], [("x", kind, ["n"])], [("y", kind, ["n"])]), 1)
+            made[kind] = Model(_save(path, [node], [("x", kind, ["n"])], [("y", kind, ["n"])]))
         return made[kind]
 
     return make

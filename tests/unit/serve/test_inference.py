@@ -12,7 +12,9 @@ from edgewise.serve import tensors
 from edgewise.serve.conversation import Request
 from edgewise.serve.inference import infer
 from edgewise.serve.limits import LIMITS
-from edgewise.serve.model import Model, ModelFailed, find_model
+from edgewise.serve.model import Model
+from edgewise.serve.runtimes.choose import find_model
+from edgewise.serve.runtimes.contract import ModelFailed
 from edgewise.serve.tensors import TensorRefused, TensorSpec, check_shape, read_values, write_values, zeros
 
 
@@ -218,7 +220,7 @@ def test_a_model_is_found_and_loaded(double, tmp_path):
         find_model(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"x")
     (tmp_path / "readme.txt").write_bytes(b"x")
-    assert find_model(tmp_path) == tmp_path / "model.onnx"
+    assert find_model(tmp_path) == (tmp_path / "model.onnx", "onnxruntime")
     (tmp_path / "other.onnx").write_bytes(b"x")
     with pytest.raises(ModelFailed, match="it holds 2"):
         find_model(tmp_path)
@@ -230,7 +232,7 @@ def test_a_model_is_found_and_loaded(double, tmp_path):
 def test_a_damaged_model_does_not_load(tmp_path, content):
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(ModelFailed) as failed:
-        Model(tmp_path / "model.onnx", 1)
+        Model(tmp_path / "model.onnx")
     assert "\n" not in str(failed.value)
 
 
@@ -239,14 +241,14 @@ def test_a_model_that_fails_its_first_inference_does_not_load(save_model, tmp_pa
     sizes = [helper.make_tensor("s", TensorProto.INT64, [2], [7, 11])]
     path = save_model(tmp_path / "m.onnx", nodes, [("x", TensorProto.FLOAT, ["n", 5])], [("y", TensorProto.FLOAT, [7, 11])], sizes)
     with pytest.raises(ModelFailed, match="does not answer"):
-        Model(path, 1)
+        Model(path)
 
 
 def test_a_model_that_needs_a_large_input_is_warmed_up_with_one(save_model, tmp_path):
     nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
     sizes = [helper.make_tensor("s", TensorProto.INT64, [2], [-1, 32])]
     path = save_model(tmp_path / "m.onnx", nodes, [("x", TensorProto.FLOAT, ["n", "k"])], [("y", TensorProto.FLOAT, ["m", 32])], sizes)
-    assert Model(path, 1).inputs == (TensorSpec("x", "FP32", (-1, -1)),)
+    assert Model(path).inputs == (TensorSpec("x", "FP32", (-1, -1)),)
 
 
 def test_an_input_that_the_runtime_refuses_is_422(save_model, tmp_path, ask):
@@ -255,8 +257,8 @@ def test_an_input_that_the_runtime_refuses_is_422(save_model, tmp_path, ask):
     fine = save_model(tmp_path / "m.onnx", nodes, [("x", TensorProto.FLOAT, ["n"])], [("y", TensorProto.FLOAT, ["m", 1])], sizes)
     sizes = [helper.make_tensor("s", TensorProto.INT64, [1], [1])]
     path = save_model(tmp_path / "one.onnx", nodes, [("x", TensorProto.FLOAT, ["n"])], [("y", TensorProto.FLOAT, [1])], sizes)
-    assert ask({"inputs": [_input([1, 2], shape=[2])]}, Model(fine, 1))[0] == 200
-    status, content = ask({"inputs": [_input([1, 2], shape=[2])]}, Model(path, 1))
+    assert ask({"inputs": [_input([1, 2], shape=[2])]}, Model(fine))[0] == 200
+    status, content = ask({"inputs": [_input([1, 2], shape=[2])]}, Model(path))
     assert status == 422
     assert "cannot run" in content["error"]
 
@@ -272,7 +274,7 @@ def test_a_model_without_tensor_inputs_or_outputs_is_refused(save_model, tmp_pat
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelFailed, match="no output that is a tensor"):
-        Model(tmp_path / "m.onnx", 1)
+        Model(tmp_path / "m.onnx")
 
 
 def test_the_default_limits_are_bounded_together():

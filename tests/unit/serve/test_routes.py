@@ -94,7 +94,8 @@ GOOD = ["--model", "/tree", "--listen-fd", "3", "--control", "/c", "--instance",
 
 
 def test_arguments_are_read():
-    assert program.read_arguments([*GOOD, "--threads", "2"]) == program.Arguments("/tree", 3, "/c", "a/b", "b-1", 2)
+    assert program.read_arguments([*GOOD, "--threads", "2"]) == program.Arguments("/tree", 3, "/c", "a/b", "b-1", 2, "")
+    assert program.read_arguments([*GOOD, "--runtime", "openvino"]).runtime == "openvino"
     assert 1 <= program.read_arguments(GOOD).threads <= 4
 
 
