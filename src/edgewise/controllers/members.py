@@ -1,6 +1,7 @@
 """The instances of one workload, with everything that is counted over them kept current per change."""
 
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
 from typing import Final, Protocol
 
 from edgewise.controllers.limits import LivenessLimits
@@ -32,9 +33,12 @@ class Members:
 
     __slots__ = (
         "_deadline",
+        "_due",
         "_epochs",
         "_late",
         "_overdue",
+        "_queue",
+        "_silent",
         "_site",
         "_standing",
         "instances",
@@ -62,6 +66,11 @@ class Members:
         self._overdue: set[str] = set()
         self._late: dict[str, float] = {}
         self._deadline = 0.0
+        # Members that are on their way, the one whose time is over first on top: `_due` says which entries still count. Those whose time
+        # is over are `_silent` until they had their last word. What is due may have moved on since, never back.
+        self._queue: list[tuple[float, str]] = []
+        self._due: dict[str, float] = {}
+        self._silent: dict[str, None] = {}
 
     def put(self, row: InstanceRow, reach: Reach) -> InstanceRow | None:
         """Take over a row; return the one that it replaces."""
@@ -86,6 +95,8 @@ class Members:
             self.offline.discard(device)
             self.lost.discard(device)
             self._begin_anew(device)
+            self._due.pop(device, None)
+            self._silent.pop(device, None)
         return row
 
     def _begin_anew(self, device: str) -> None:
@@ -114,7 +125,7 @@ class Members:
         row = self.instances.get(device)
         if row is None:
             return
-        online, _, site = reach(device)
+        online, since, site = reach(device)
         self._stay(device, site if row.running else None)
         if online or not row.running:
             self.offline.discard(device)
@@ -124,6 +135,7 @@ class Members:
             # Its time begins anew when it is back.
             self._begin_anew(device)
         self._stand(device, self._stands(row, online=online))
+        self._expect(device, row, since)
 
     def _stay(self, device: str, site: str | None) -> None:
         before = self._site.get(device)
@@ -159,9 +171,12 @@ class Members:
 
     def track(self, to: str, deadline: float, reach: Reach) -> None:
         """Count towards another revision from now on (empty: none). `deadline` is what one device has for its update, in seconds."""
-        self._deadline = deadline
         if to == self.to:
+            if deadline != self._deadline:
+                self._deadline = deadline
+                self._expect_all(reach)
             return
+        self._deadline = deadline
         self.to = to
         self.tally = Tally()
         self._standing.clear()
@@ -172,27 +187,60 @@ class Members:
                 self.tally.holding += 1
             online, _, _ = reach(device)
             self._stand(device, self._stands(row, online=online))
+        self._expect_all(reach)
+
+    def _expect_all(self, reach: Reach) -> None:
+        self._queue.clear()
+        self._due.clear()
+        self._silent.clear()
+        for device in self.on(Standing.UPDATING):
+            self._expect(device, self.instances[device], reach(device)[1])
+
+    def _expect(self, device: str, row: InstanceRow, since: float) -> None:
+        """Note when the time of a member is over, while it is on its way."""
+        if not self._waits(device, row):
+            self._due.pop(device, None)
+            self._silent.pop(device, None)
+            return
+        due = max(row.spec.assigned_at, since) + self._deadline
+        if device not in self._silent and self._due.get(device) != due:
+            self._due[device] = due
+            heappush(self._queue, (due, device))
+
+    def _waits(self, device: str, row: InstanceRow) -> bool:
+        return self._standing.get(device) is Standing.UPDATING and row.seen.committed != self.to
 
     def expire(self, now: float, reach: Reach, hearing: Hearing, limits: LivenessLimits) -> float | None:
         """Let those that are too long on their way fail; return when to look again, or None. Whoever is silent when its time is over is
         asked for a sign of life first: it may be out of reach, and nobody has noticed yet."""
         if not self.to or self.tally.updating == 0:
             return None
-        earliest: float | None = None
-        for device in list(self.on(Standing.UPDATING)):
-            row = self.instances[device]
-            if row.seen.committed == self.to:
-                continue
-            _, since, _ = reach(device)
-            due = max(row.spec.assigned_at, since) + self._deadline
-            if due <= now:
-                due = self._last_word(device, due, now, hearing, limits)
-            if due <= now:
-                self._overdue.add(device)
-                self.look(device, reach)
-            elif earliest is None or due < earliest:
-                earliest = due
-        return earliest
+        queue = self._queue
+        while queue and (queue[0][0] <= now or self._due.get(queue[0][1]) != queue[0][0]):
+            due, device = heappop(queue)
+            if self._due.get(device) == due:
+                del self._due[device]
+                self._silent[device] = None
+        earliest = [self._ask(device, now, reach, hearing, limits) for device in list(self._silent)]
+        if queue:
+            earliest.append(queue[0][0])
+        return min(filter(None, earliest), default=None)
+
+    def _ask(self, device: str, now: float, reach: Reach, hearing: Hearing, limits: LivenessLimits) -> float | None:
+        """Let a member fail whose time is over and that had its last word; return when to look at it again, if it did not."""
+        row = self.instances[device]
+        since = reach(device)[1]
+        due = max(row.spec.assigned_at, since) + self._deadline
+        if due > now:
+            del self._silent[device]
+            self._expect(device, row, since)
+            return None
+        due = self._last_word(device, due, now, hearing, limits)
+        if due > now:
+            return due
+        self._overdue.add(device)
+        self.look(device, reach)
+        return None
 
     def _last_word(self, device: str, due: float, now: float, hearing: Hearing, limits: LivenessLimits) -> float:
         """Return when a member whose time was over at `due` fails, or when to look at it again."""
