@@ -186,7 +186,7 @@ class Runtime:
     # ---- the engine's thread ----
 
     def _persist(self, records: tuple[Record, ...]) -> None:
-        resident.persist(self._journal, records, self._outlet.make_room)
+        resident.persist(self._journal, records, self._outlet.make_room, self._loop.state)
 
     def _adopted(self, state: State) -> None:
         """Have the local API know of an instance before its process starts and asks."""

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 def devices_of(view: "FleetView", agent: str) -> Iterable[DeviceRow]:
-    """Return the devices that an agent speaks for."""
+    """Return the devices that an agent speaks for. One whose hardware was replaced has another agent now."""
     row = view.agents.get(agent)
-    return (view.devices[name] for name in row.spec.devices if name in view.devices) if row is not None else ()
+    known = (view.devices.get(name) for name in row.spec.devices) if row is not None else ()
+    return (device for device in known if device is not None and device.spec.agent == agent)
 
 
 def patience(view: "FleetView", agent: str) -> float:

@@ -22,16 +22,17 @@ _DECODER: Final = msgspec.msgpack.Decoder(tuple[Record, ...])
 
 
 class Journal:
-    """An open journal. Every method raises `FilesError`; after one did, the journal mends itself at the next `append`."""
+    """An open journal. Every method raises `FilesError`; after one did, the journal mends itself at the next `append`. `lost`: the disk has
+    lost what was confirmed, so that only `compact` makes it whole again."""
 
-    __slots__ = ("_compacted", "_files", "_good", "_limits", "_number", "_stale", "_writer", "damaged")
+    __slots__ = ("_compacted", "_files", "_good", "_limits", "_number", "_stale", "_writer", "damaged", "lost")
 
     def __init__(self, files: Files, limits: EngineLimits, number: int, good: int = 0, compacted: int = 0) -> None:
         self._files, self._limits = files, limits
         self._writer: segments.SegmentWriter | None = None
         self._number, self._good, self._compacted = number, good, compacted
         self._stale = 0
-        self.damaged = False
+        self.damaged = self.lost = False
 
     @property
     def size(self) -> int:
@@ -72,6 +73,7 @@ class Journal:
         self.close()
         old, self._number, self._stale = self._number, number, 0
         self._writer, self._good, self._compacted, self.damaged = writer, writer.size, writer.size, False
+        self.lost = False
         if old:
             self._files.remove(segments.path_of(FOLDER, old))
 
@@ -90,8 +92,13 @@ class Journal:
             self._files.sync_folder(FOLDER)
             self._stale = 0
         path = segments.path_of(FOLDER, self._number)
-        scanned = segments.load(self._files, path, _USE, _read_limit(self._limits))
-        if scanned is None or not any(frame.end == self._good for frame in scanned.frames):
+        try:
+            scanned = segments.load(self._files, path, _USE, _read_limit(self._limits))
+        except segments.SegmentError:
+            scanned = None
+        rotten = scanned is None or (scanned.damaged and not self.damaged)
+        if scanned is None or rotten or not any(frame.end == self._good for frame in scanned.frames):
+            self.lost = True
             raise Damaged(path, "confirmed records are gone")
         self._writer = segments.resume(self._files, path, msgspec.structs.replace(scanned, good=self._good))
 

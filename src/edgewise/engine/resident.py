@@ -13,8 +13,18 @@ from edgewise.wire.desired import Position
 from edgewise.wire.report import DeviceReport
 
 
-def persist(journal: Journal, records: tuple[Record, ...], make_room: Callable[[], bool]) -> None:
-    """Put records into the journal, which comes before anything in the outbox: `make_room` drops from that. Raises `FilesError`."""
+def persist(journal: Journal, records: tuple[Record, ...], make_room: Callable[[], bool], state: State | None = None) -> None:
+    """Put records into the journal, which comes before anything in the outbox: `make_room` drops from that. Where the disk has lost what
+    was written before, it is written anew from `state`, which the records follow. Raises `FilesError`."""
+    try:
+        _append(journal, records, make_room)
+    except FilesError:
+        if state is None or not journal.lost:
+            raise
+        journal.compact((*recovery.snapshot(state), *records))
+
+
+def _append(journal: Journal, records: tuple[Record, ...], make_room: Callable[[], bool]) -> None:
     try:
         journal.append(records)
     except Full:

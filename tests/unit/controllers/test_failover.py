@@ -208,6 +208,20 @@ def test_a_device_that_is_heard_again_by_its_report_is_told_of_too(fleet, many, 
     assert not fleet.store.events
 
 
+def test_the_silence_of_hardware_that_was_replaced_says_nothing_of_what_took_its_place(pair):
+    """A connection that was cut breaks only minutes later: the poll of the old hardware ends when the new one is there already."""
+    old = pair.get("Agent", "d0", "")
+    pair.put(msgspec.structs.replace(old, spec=msgspec.structs.replace(old.spec, revoked=True)))
+    assert "d0" in pair.polling
+    pair.join("d0")
+    pair.run(3)
+    pair.polling.discard("d0")
+    pair.view.poll_closed("d0", pair.now)
+    for _ in range(60):
+        pair.run(1)
+        assert connection(pair, "d0") == "Online"
+
+
 def test_unschedulable_keeps_what_runs(pair):
     name = min(wanted(pair))
     device = pair.get("Device", name, "")

@@ -220,7 +220,7 @@ def test_what_the_disk_lost_of_an_open_journal_is_written_anew_from_what_is_know
     with pytest.raises(Full):
         journal.append((record(1),))
     data = disk.read("journal/00000001", 99_999)
-    at = {"header": 3, "record": 40, "end": len(data) - 1, "everything": 0}[place]
+    at = {"header": 3, "record": 40, "end": journal.size - 1, "everything": 0}[place]
     disk.replace("journal/00000001", b"" if place == "everything" else data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     with pytest.raises(Damaged):
         journal.append((record(1),))
