@@ -112,7 +112,7 @@ def a_tree_that_is_removed_where_it_stands(monkeypatch):
                 if entry.name not in keep_trees:
                     files.remove(f"{folder}/{entry.name}")
 
-    monkeypatch.setattr(install, "remove", remove)
+    monkeypatch.setattr(trees, "remove", remove)
 
 
 def a_staged_file_that_is_believed(monkeypatch):
@@ -123,6 +123,11 @@ def a_staged_file_that_is_believed(monkeypatch):
         return None if appender.size == file.size else real(self, file, path, appender, local)
 
     monkeypatch.setattr(install._Stager, "_fill", fill)
+
+
+def an_earlier_life_that_is_remembered(monkeypatch):
+    """What was told before a device was decommissioned is believed after it joined again."""
+    monkeypatch.setattr(identity, "begin_anew", lambda _files: None)
 
 
 def a_disk_that_is_full_for_ever(monkeypatch):
@@ -146,6 +151,7 @@ MUTANTS = [
     (an_identity_without_its_root, "join and first install", "identity"),
     (an_outbox_that_says_yes_before_it_wrote, "outbox compaction", "promised"),
     (numbers_that_are_not_reserved, "outbox compaction", "numbers"),
+    (an_earlier_life_that_is_remembered, "decommission and return", "outcome"),
     (a_disk_that_is_full_for_ever, "first install", "outcome"),
 ]
 

@@ -26,6 +26,7 @@ from edgewise.engine.identity import (
     Certificates,
     DeviceKeys,
     IdentityDamaged,
+    begin_anew,
     complete_join,
     read_certificates,
     read_keys,
@@ -43,7 +44,6 @@ from edgewise.trust.tokens import JoinToken, TokenError, read_join_token, reposi
 from edgewise.wire.enrolment import JoinAnswer, JoinRequest
 
 _TOKEN_CHARACTERS_MAX: Final = 8192
-_OLD_FOLDERS: Final = ("journal", "outbox", "repository", "agent")
 _HINTS: Final = {
     "UnknownToken": "make a new token with `edgewise token create`",
     "ExpiredToken": "make a new token with `edgewise token create`; `--ttl` sets how long it lives",
@@ -163,20 +163,17 @@ def _device_name(wanted: str) -> str:
 
 
 def _make_room(files: Files, *, force: bool) -> None:
-    """Refuse to overwrite an identity, or with `force` forget it and all that hangs on it. Installed files stay: they are named by what is
-    in them."""
+    """Refuse to overwrite an identity, or with `force` forget it; then forget all that hangs on one."""
     try:
         certificates = read_certificates(files)
         name = certificates.agent if certificates is not None else ""
     except IdentityDamaged:
         name = "a damaged identity"
-    if not name and not force:
-        return
-    if not force:
+    if name and not force:
         raise AlreadyJoined(f"this device has joined already, as {name}")
-    remove_identity(files)
-    for folder in _OLD_FOLDERS:
-        files.remove(folder)
+    if force:
+        remove_identity(files)
+    begin_anew(files)
 
 
 def _find_authority(token: JoinToken, proxy: str) -> str:

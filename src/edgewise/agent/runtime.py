@@ -32,7 +32,7 @@ from edgewise.agent.views import views
 from edgewise.agent.workers import Pool, Stepper
 from edgewise.agent.workload_api import ApiCalls, WorkloadApi
 from edgewise.engine import machine, recovery, resident, trees
-from edgewise.engine.identity import CERTIFICATE_PATH, KEY_PATH, IdentityDamaged, mend, read_certificates, remove_identity
+from edgewise.engine.identity import CERTIFICATE_PATH, KEY_PATH, IdentityDamaged, forget, mend, read_certificates
 from edgewise.engine.journal import open_journal
 from edgewise.engine.model import State
 from edgewise.engine.outbox import open_outbox
@@ -50,7 +50,6 @@ _CRASH_GRACE_SECONDS = 60.0
 _FORGET_SECONDS = 600.0
 _FORGET_POLL_SECONDS = 0.5
 _HEARTBEAT_SECONDS = 0.5
-_DATA_FOLDERS = ("journal", "outbox", "trees", "staging", "manifests", "instances", "repository", "logs", "agent")
 
 
 class Runtime:
@@ -317,9 +316,7 @@ class Runtime:
 
     def _remove_all(self) -> None:
         try:
-            remove_identity(self._files)
-            for folder in _DATA_FOLDERS:
-                self._files.remove(folder)
+            forget(self._files)
             self._slots.stop_all()
         except FilesError as error:
             self._log.error("not everything could be removed", error)

@@ -28,6 +28,8 @@ _SUM: Final = b"\nsum: "
 _END: Final = "-----END CERTIFICATE-----"
 _BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 _SEALING_KEY_BYTES: Final = 32
+_MEMORY: Final = ("journal", "outbox", "repository", "agent")
+_LEFT: Final = ("trees", "staging", "manifests", "instances", "logs")
 
 
 class IdentityDamaged(Exception):
@@ -200,3 +202,18 @@ def remove_identity(files: Files) -> None:
     except Missing:
         return
     files.remove(FOLDER)
+
+
+def begin_anew(files: Files) -> None:
+    """Forget what a device without an identity remembers of an earlier life, before it joins: forgetting may have been cut short, and what
+    it was told then must not be believed now. Installed files stay: they are named by what is in them. Raises `FilesError`."""
+    for folder in _MEMORY:
+        files.remove(folder)
+    files.sync_folder("")  # or a power cut after joining would bring them back
+
+
+def forget(files: Files) -> None:
+    """Forget everything: the device was decommissioned. Raises `FilesError`."""
+    remove_identity(files)
+    for folder in (*_MEMORY, *_LEFT):
+        files.remove(folder)

@@ -12,7 +12,7 @@ import msgspec
 from edgewise.engine import identity, install
 from edgewise.ports.files import Files
 from edgewise.resources.states import InstanceState, UpdateState
-from edgewise.twin._powercut_device import Device
+from edgewise.twin._powercut_device import Device, started
 from edgewise.twin._powercut_world import DEVICE, SMALL, PromiseBroken, World, certificates, want
 from edgewise.twin.disk import Crash, RecordingDisk
 from edgewise.wire.desired import InstanceDesired
@@ -36,13 +36,17 @@ class PowerCutScenario(msgspec.Struct, frozen=True, kw_only=True):
     check: Callable[[World, Files], None]
 
 
-def finish(world: World, disk: RecordingDisk, phases: Sequence[Phase]) -> Device:
-    """Let one device go on from the phase that it is in to the end of the last one. Raises `PromiseBroken`, `PowerCut`."""
+def finish(world: World, disk: RecordingDisk, phases: Sequence[Phase], known: Callable[[], bool] | None = None) -> Device | None:
+    """Let one device go on from the phase that it is in to the end of the last one. Returns None when it had just started, and `known` said
+    that what follows is known. Raises `PromiseBroken`, `PowerCut`."""
     if world.phase < 0:
         world.phase = 0
         phases[0](world)
-    device = Device(world, disk)
-    device.boot()
+    device = started(world, disk)
+    if known is not None:
+        device.run(until=0.0)
+        if known():
+            return None
     while True:
         device.run(until=world.quiet)
         device.check_counts()
@@ -50,6 +54,8 @@ def finish(world: World, disk: RecordingDisk, phases: Sequence[Phase]) -> Device
             return device
         world.phase += 1
         phases[world.phase](world)
+        if device.ended:
+            device = started(world, disk)
 
 
 def made(*phases: Phase, base: Start | None = None) -> Start:
@@ -77,6 +83,13 @@ def says(*instances: InstanceDesired, bad: tuple[str, ...] = (), decommission: b
 def renews(world: World) -> None:
     """Let the authority give new certificates."""
     world.issued += 1
+
+
+def lets_in_again(world: World) -> None:
+    """Let the device join anew, as another one: the control plane has forgotten it."""
+    world.decommissioned = world.forgotten = False
+    world.told = world.certificates = world.certificates_attempted = None
+    world.say(R1)
 
 
 def feeds(events: int, frames: int, *, online: bool) -> Phase:
@@ -123,7 +136,7 @@ def runs(revision: str, *, refused: tuple[str, ...] = (), trees: int = 1) -> Cal
         status = world.status()
         expected = (InstanceState.RUNNING, UpdateState.IDLE, revision, revision, True, refused)
         _must((status.state, status.update, status.revision, status.committed, status.ready, status.refused), expected, "status")
-        _must([slot.revision for slot in world.running.values()], [revision], "what runs")
+        _must([slot.revision for slot in world.works()], [revision], "what runs")
         _must(len(install.installed_trees(disk)), trees, "installed trees")
         _must(disk.list("staging"), (), "staged trees")
         _must(len(disk.list("manifests")), trees, "manifests")
@@ -216,5 +229,8 @@ SCENARIOS: Final = (
     PowerCutScenario(name="removal", base=lambda: running(R1), phases=(says(),), check=_gone),
     PowerCutScenario(name="removal and return", base=lambda: running(R1), phases=(says(), says(R1)), check=runs("r1")),
     PowerCutScenario(name="decommission", base=lambda: running(R1), phases=(says(decommission=True),), check=_forgotten),
+    PowerCutScenario(
+        name="decommission and return", base=lambda: running(R1), phases=(says(decommission=True), lets_in_again), check=runs("r1")
+    ),
 )
 """All of them; their names are those of the report."""

@@ -11,7 +11,7 @@ import msgspec
 
 from edgewise.engine import identity
 from edgewise.engine.limits import EngineLimits
-from edgewise.engine.protocol import Activate, Failed, Finished, Probed, RunningSlot, RunProbe, Start, Started, Stop, Stopped
+from edgewise.engine.protocol import Activate, Failed, Finished, Probed, Route, RunningSlot, RunProbe, Start, Started, Stop, Stopped
 from edgewise.ports.files import Files
 from edgewise.resources.artifact import Command, File, Variant
 from edgewise.resources.instance import InstanceStatus
@@ -19,6 +19,9 @@ from edgewise.wire.desired import ArtifactTarget, DeviceDesired, InstanceDesired
 from edgewise.wire.report import DeviceReport, EventReport, FrameReport, InstanceReport, Item, Lane, Report, ReportAnswer
 
 DEVICE: Final = "device"
+_BOOT_SECONDS: Final = 4.0
+"""After a power cut the time is the next multiple of this: disks that only differ in when the power went are the same then."""
+_CRASH_CODE: Final = 3
 SMALL: Final = EngineLimits(
     journal_compact_bytes=700,
     outbox_segment_bytes=1_500,
@@ -107,6 +110,7 @@ class World:
         self.limits = limits
         self.phase = -1
         self.time = 100.0
+        self.booted = 0.0
         self.quiet = 8.0
         self.tokens = 0
         # the control plane
@@ -141,27 +145,28 @@ class World:
         other.__dict__.update({name: value.copy() if isinstance(value, dict | set) else value for name, value in self.__dict__.items()})
         return other
 
-    def key(self, *, powered: bool) -> tuple[object, ...]:
-        """Return what tells two worlds apart for all that may follow; without power nothing runs."""
+    def key(self) -> tuple[object, ...]:
+        """Return what tells two worlds apart for all that may follow."""
         return (
             self.phase,
             self.time,
+            self.booted,
             self.tokens,
             self.online,
             self.document.position.n if self.document else 0,
-            self.digest,
-            tuple(sorted(self.marks.items())),
+            self.digest.to_bytes(16, "big"),
+            sorted(self.marks.items()),
             self.decommissioned,
             self.issued,
             self.told is None,
-            tuple(sorted((slot.instance, slot.slot, slot.revision, slot.active) for slot in self.running.values())) if powered else (),
+            [(*key, slot.revision, slot.active, slot.exit_code) for key, slot in sorted(self.running.items())],
             len(self.feed),
             self.forgotten,
-            frozenset(self.promised),
+            sorted(self.promised),
             self.dropped,
-            frozenset(self.refused),
-            tuple(sorted(self.committed.items())),
-            tuple(sorted(self.attempted.items())),
+            sorted(self.refused),
+            sorted(self.committed.items()),
+            sorted(self.attempted.items()),
             self.certificates,
             self.certificates_attempted,
         )
@@ -232,8 +237,17 @@ class World:
     # ---- the supervisor ----
 
     def power_cut(self) -> None:
-        """End all that runs."""
+        """End all that runs. Some time passes until the device has booted again."""
         self.running.clear()
+        self.time = self.booted = (self.time // _BOOT_SECONDS + 1.0) * _BOOT_SECONDS
+
+    def acknowledge(self, launch_id: str) -> None:
+        """Forget the exit of a launch."""
+        self.running = {key: slot for key, slot in self.running.items() if slot.launch_id != launch_id or slot.exit_code is None}
+
+    def works(self) -> list[RunningSlot]:
+        """Return what runs."""
+        return [slot for slot in self.running.values() if slot.exit_code is None]
 
     def start(self, disk: Files, effect: Start) -> Started | Failed:
         """Start a slot, when that may be. Raises `PromiseBroken`, `FilesError`."""
@@ -248,11 +262,17 @@ class World:
             if disk.read(f"trees/{launch.tree}/{file.path}", 1 << 20) != expected:
                 raise PromiseBroken("whole", f"{launch.revision}: {file.path} is not whole")
         self.launches += 1
-        slot = RunningSlot(instance=effect.instance, slot=effect.slot, launch_id=f"launch-{self.launches}", revision=launch.revision)
+        slot = RunningSlot(
+            instance=effect.instance,
+            slot=effect.slot,
+            launch_id=f"launch-{self.launches}",
+            revision=launch.revision,
+            exit_code=_CRASH_CODE if launch.revision in self.bad and launch.driver == "process" else None,
+        )
         self.running[effect.instance, effect.slot] = slot
         return Started(launch_id=slot.launch_id)
 
-    def supervise(self, effect: Stop | Activate | RunProbe) -> Stopped | Finished | Probed:
+    def supervise(self, effect: Stop | Activate | Route | RunProbe) -> Stopped | Finished | Probed | Failed:
         """Stop a slot, let one slot of an instance serve and no other, or ask whether it works."""
         match effect:
             case Stop():
@@ -260,7 +280,11 @@ class World:
                 return Stopped(code=0)
             case RunProbe():
                 there = self.running.get((effect.instance, effect.slot))
-                return Probed(ok=there is not None and there.revision not in self.bad)
+                return Probed(ok=there is not None and there.exit_code is None and there.revision not in self.bad)
+            case Route():
+                there = self.running.get((effect.instance, effect.slot))
+                well = there is not None and there.exit_code is None
+                return Finished() if well else Failed(kind="transient", reason="NotRunning", message="nothing runs there")
             case Activate():
                 for key, slot in sorted(self.running.items()):
                     if key[0] == effect.instance:

@@ -11,6 +11,7 @@ from edgewise.engine.identity import (
     Certificates,
     DeviceKeys,
     IdentityDamaged,
+    begin_anew,
     complete_join,
     read_certificates,
     read_keys,
@@ -51,6 +52,7 @@ class Joining:
     def ask(self) -> None:
         """Send the request. Keys are on the disk before anybody hears of them. Raises `FilesError`, `IdentityDamaged`."""
         device = self._device
+        begin_anew(device.disk)
         keys = read_keys(device.disk, device.around.limits)
         if keys is None:
             text = f"-----BEGIN PRIVATE KEY-----\n{device.key}\n-----END PRIVATE KEY-----\n"

@@ -2,11 +2,12 @@
 what is left. Afterwards it must run the old or the new, whole; remember what it refused; have lost nothing it promised; and come to rest
 where it would have come without the cut. Then cuts again, during the recovery.
 
-Disks that look the same in the same world are gone on from once: what follows from them is the same. So the run is exhaustive at a
-fraction of the cost, and the number of cuts stays that of all of them.
+Disks that look the same in the same world are gone on from once, and so are devices that are the same again once they have started: what
+follows is the same. So the run is exhaustive at a fraction of the cost, and the number of cuts stays that of all of them.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -16,7 +17,7 @@ from edgewise.twin._nodes import Look, built, dirty, looks, platter
 from edgewise.twin._powercut_scenarios import SCENARIOS, PowerCutScenario, finish
 from edgewise.twin._powercut_world import Check, PromiseBroken, World
 from edgewise.twin.disk import Crash, PowerCut, RecordingDisk
-from edgewise.twin.kernel import Kernel, Stream
+from edgewise.twin.kernel import Kernel
 
 __all__ = [
     "KILLED",
@@ -36,6 +37,7 @@ _WAYS: Final[tuple[str, ...]] = (*(how.value for how in Crash), KILLED)
 _BRICKED: Final[frozenset[Check]] = frozenset({"rest", "outcome", "failed", "damage"})
 _MIXED: Final[frozenset[Check]] = frozenset({"whole", "identity"})
 _STATES_PER_PROGRESS: Final = 100
+_ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,8 +153,8 @@ def replay(scenario: PowerCutScenario, cuts: Iterable[Cut], *, seed: int = 0) ->
         if cut.how == KILLED:
             disk = disk.copy()
         else:
+            disk = disk.crash(Crash(cut.how), Kernel(seed).stream("mixed", scenario.name, _digest(world, disk).hex()))
             world.power_cut()
-            disk = disk.crash(Crash(cut.how), _mixing(Kernel(seed), scenario.name, path))
     return go_on(scenario, world, disk, path)
 
 
@@ -178,7 +180,9 @@ class _Explorer:
     def __init__(self, scenario: PowerCutScenario, second: float, kernel: Kernel, failures_max: int, progress: Progress | None) -> None:
         self._scenario, self._second, self._kernel, self._failures_max, self._progress = scenario, second, kernel, failures_max, progress
         self._chance = kernel.stream("powercuts", scenario.name)
-        self._known: dict[object, _Tally] = {}
+        self._known: dict[bytes, _Tally] = {}
+        self._cuts: dict[bytes, tuple[_Tally, ...]] = {}
+        self._ends: dict[bytes, PowerCutFailure | None] = {}
         self._failures: list[PowerCutFailure] = []
         self._operations = self._second_operations = self._gone_on = 0
 
@@ -214,8 +218,9 @@ class _Explorer:
                 self._operations += 1
             left.extend(self._cut(state, state.disk.operations - first, what))
 
-        state.disk.watch = watch if not depth or (depth == 1 and self._second > 0) else None
-        failure = go_on(self._scenario, state.world, state.disk, state.path)
+        again = not depth or (depth == 1 and self._second > 0)
+        state.disk.watch = watch if again else None
+        failure = go_on(self._scenario, state.world, state.disk, state.path, None if again else self._ends)
         if failure is not None:
             state.tally.failed = True
             self._failures.append(failure)
@@ -224,34 +229,43 @@ class _Explorer:
             self._progress(self._scenario.name, (self._operations + self._second_operations) * len(_WAYS), self._gone_on)
         return left
 
-    def _cut(self, state: _State, operation: int, what: str) -> Iterator[_State]:
-        """Yield what is left when the power goes now, in every way, as far as it is new."""
+    def _cut(self, state: _State, operation: int, what: str) -> list[_State]:
+        """Return what is left when the power goes now, in every way, as far as it is new."""
         world, disk = state.world, state.disk
-        like = _alike(*dirty(disk.root))
-        after_cut = world.key(powered=False)
-        seen: dict[Crash, Look] = {}
+        here = _digest(world, disk)
+        known = self._cuts.get(here)
+        if known is not None:
+            for tally in known:
+                tally.reached += 1
+            return []
+        off = world.copy()
+        off.power_cut()
+        after, like, seen = off.key(), _alike(*dirty(disk.root)), dict[Crash, Look]()
+        left, tallies = list[_State](), list[_Tally]()
         for how in Crash:
             one = like.get(how, how)
-            path = (*state.path, Cut(operation=operation, how=how.value, at=what))
             if one not in seen:
-                seen[one] = looks(disk.root, one, _mixing(self._kernel, self._scenario.name, path))
-            tally = self._tally((after_cut, seen[one]))
-            if tally is not None:
-                other = world.copy()
-                other.power_cut()
-                yield _State(other, RecordingDisk(built(seen[one]), disk.capacity), path, tally)
-        tally = self._tally((world.key(powered=True), platter(disk.root)))
-        if tally is not None:
-            yield _State(world.copy(), disk.copy(), (*state.path, Cut(operation=operation, how=KILLED, at=what)), tally)
+                seen[one] = looks(disk.root, one, self._kernel.stream("mixed", self._scenario.name, here.hex()))
+            tally, new = self._tally(_digested((after, seen[one])))
+            tallies.append(tally)
+            if new:
+                path = (*state.path, Cut(operation=operation, how=how.value, at=what))
+                left.append(_State(off.copy(), RecordingDisk(built(seen[one]), disk.capacity), path, tally))
+        tally, new = self._tally(here)
+        tallies.append(tally)
+        if new:
+            left.append(_State(world.copy(), disk.copy(), (*state.path, Cut(operation=operation, how=KILLED, at=what)), tally))
+        self._cuts[here] = tuple(tallies)
+        return left
 
-    def _tally(self, key: object) -> _Tally | None:
-        """Count a cut that led to a state. Returns its tally when the state is new."""
+    def _tally(self, key: bytes) -> tuple[_Tally, bool]:
+        """Count a cut that led to a state. Returns the state's tally, and whether the state is new."""
         tally = self._known.get(key)
         if tally is not None:
             tally.reached += 1
-            return None
+            return tally, False
         self._known[key] = tally = _Tally()
-        return tally
+        return tally, True
 
 
 def _alike(contents: bool, names: bool) -> dict[Crash, Crash]:
@@ -264,18 +278,42 @@ def _alike(contents: bool, names: bool) -> dict[Crash, Crash]:
     return {} if names else {Crash.NAMES_DROPPED: Crash.ALL, Crash.CONTENTS_DROPPED: Crash.DROPPED}
 
 
-def _mixing(kernel: Kernel, name: str, path: tuple[Cut, ...]) -> Stream:
-    return kernel.stream("mixed", name, *(f"{cut.operation} {cut.how}" for cut in path))
+def _digest(world: World, disk: RecordingDisk) -> bytes:
+    """Return what tells one device with power from another."""
+    return _digested((world.key(), platter(disk.root)))
 
 
-def go_on(scenario: PowerCutScenario, world: World, disk: RecordingDisk, path: tuple[Cut, ...]) -> PowerCutFailure | None:
-    """Let a device go on from a world and a disk to the end, and return what went wrong, if anything; `path` says how they came to be."""
+def _digested(what: object) -> bytes:
+    return hashlib.blake2b(_ENCODER.encode(what), digest_size=16).digest()
+
+
+def go_on(
+    scenario: PowerCutScenario,
+    world: World,
+    disk: RecordingDisk,
+    path: tuple[Cut, ...],
+    ends: dict[bytes, PowerCutFailure | None] | None = None,
+) -> PowerCutFailure | None:
+    """Let a device go on from a world and a disk to the end, and return what went wrong, if anything; `path` says how they came to be.
+    `ends` remembers how it ended for devices that have just started: all that a device then has in memory it has from its disk."""
+    start = b""
+
+    def known() -> bool:
+        nonlocal start
+        start = _digest(world, disk)
+        return ends is not None and start in ends
+
+    failure: PowerCutFailure | None = None
     try:
-        finish(world, disk, scenario.phases)
+        if finish(world, disk, scenario.phases, known if ends is not None else None) is None and ends is not None:
+            failure = ends[start]
+            return msgspec.structs.replace(failure, cuts=path) if failure is not None else None
         scenario.check(world, disk)
         world.check_promises()
     except PromiseBroken as error:
-        return PowerCutFailure(scenario=scenario.name, check=error.check, message=str(error), cuts=path)
+        failure = PowerCutFailure(scenario=scenario.name, check=error.check, message=str(error), cuts=path)
     except Exception as error:  # noqa: BLE001 - whatever stops a device is what is looked for
-        return PowerCutFailure(scenario=scenario.name, check="failed", message=f"{type(error).__name__}: {error}", cuts=path)
-    return None
+        failure = PowerCutFailure(scenario=scenario.name, check="failed", message=f"{type(error).__name__}: {error}", cuts=path)
+    if start and ends is not None:
+        ends[start] = failure
+    return failure

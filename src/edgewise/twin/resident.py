@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from edgewise.engine import machine, recovery, resident
 from edgewise.engine.adoption import TAKEN_BACK
-from edgewise.engine.identity import IdentityDamaged, read_certificates, remove_identity
+from edgewise.engine.identity import IdentityDamaged, forget, read_certificates
 from edgewise.engine.install import failed
 from edgewise.engine.journal import open_journal
 from edgewise.engine.limits import LinkLimits
@@ -60,7 +60,6 @@ AGENT_VERSION: Final = "twin"
 _START_SECONDS: Final = 0.03
 _FORGET_SECONDS: Final = 600.0
 _FORGET_POLL_SECONDS: Final = 0.5
-_FOLDERS: Final = ("journal", "outbox", "trees", "staging", "manifests", "instances", "repository", "logs", "agent")
 _NEVER: Final = float("inf")
 
 
@@ -473,9 +472,7 @@ class Resident:
         device.note("forget")
         self.end(clean=True)
         try:
-            remove_identity(device.disk)
-            for folder in _FOLDERS:
-                device.disk.remove(folder)
+            forget(device.disk)
         except FilesError:
             device.note("disk", "not everything could be removed")
         device.left()

@@ -12,7 +12,7 @@ from edgewise.agent.jobs import Place, RenewJob, UnsealJob
 from edgewise.agent.join import AlreadyJoined, JoinError, JoinRefused, WrongAuthority, WrongRepository, join, read_token
 from edgewise.agent.renew import renew_certificate
 from edgewise.agent.unseal import open_secrets
-from edgewise.engine.identity import Certificates, read_identity, read_keys, renew
+from edgewise.engine.identity import Certificates, read_identity, read_keys, remove_identity, renew
 from edgewise.ports.disk import DiskFiles
 from edgewise.resources.device import Capacity
 from edgewise.trust.authority import agent_of, check_renewal, create_authority, leaf_der
@@ -120,6 +120,18 @@ def test_a_second_join_is_refused_unless_forced(tmp_path, token, joins):
     join(token, data, device="cam-2", force=True)
     assert read_config(DiskFiles(data)).device == "cam-2"
     assert read_keys(DiskFiles(data)).key != key
+
+
+def test_what_a_forgetting_that_was_cut_short_left_is_gone_before_the_device_joins_again(tmp_path, token, joins):
+    data = str(tmp_path / "device")
+    join(token, data, device="cam-1")
+    files = DiskFiles(data)
+    for folder in ("journal", "outbox", "repository", "trees"):
+        files.make_folder(f"{folder}/old")
+    remove_identity(files)
+    join(token, data, device="cam-1")
+    assert [name for name in ("journal", "outbox", "repository", "trees") if files.list(name)] == ["trees"]
+    assert read_identity(files) is not None
 
 
 def test_a_lost_answer_is_asked_for_again_with_the_same_key(tmp_path, token, gateway, joins, helpers):
