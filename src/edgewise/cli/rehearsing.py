@@ -72,7 +72,7 @@ def rehearse_first(resources: "Sequence[Resource]", wish: Wish, *, namespace: st
         misfits=first.misfits,
     )
     what = f"{wish.runs} run{'s' * (wish.runs != 1)} of {subject.change}"
-    made = rehearsed(plan_of, seeds, processes=usable_processors(), what=what)
+    (made,) = rehearsed([plan_of], seeds, processes=usable_processors(), what=what)
     if made.interrupted:
         output.note("nothing was applied")
         raise KeyboardInterrupt

@@ -302,12 +302,10 @@ def _simulate(
     _check_numbers(wanted, strategies[0].first.plan)
     if compare:
         strategies.append(_Strategy(replace(wanted, files=compare), devices))
-    made: list[tuple[Rehearsal, Report]] = []
-    for strategy in strategies:
-        rehearsal = _runs(strategy, processes, trace)
-        made.append((rehearsal, report_of(rehearsal, strategy.about())))
-        if rehearsal.interrupted:
-            break
+    rehearsals = _runs(strategies, processes, trace)
+    # What was interrupted before it began is not worth a word.
+    begun = [number for number, each in enumerate(rehearsals) if number == 0 or each.runs or each.partial or each.lost]
+    made = [(rehearsals[number], report_of(rehearsals[number], strategies[number].about())) for number in begun]
     _print(made, form)
     code = 0
     for strategy, (rehearsal, _) in zip(strategies, made, strict=False):
@@ -315,16 +313,18 @@ def _simulate(
     if picture:
         # Last: a disk that is full then costs the picture, not the commands that replay what went wrong.
         _draw(made, Path(picture))
-    return INTERRUPTED if made[-1][0].interrupted else code
+    return INTERRUPTED if any(each.interrupted for each in rehearsals) else code
 
 
-def _runs(strategy: _Strategy, processes: int | None, trace: str) -> "Rehearsal":
+def _runs(strategies: Sequence[_Strategy], processes: int | None, trace: str) -> "tuple[Rehearsal, ...]":
     from edgewise.cli.simulating import rehearsed
     from edgewise.twin.rehearsal import usable_processors
 
-    seeds = strategy.wanted.seeds
-    what = f"{len(seeds)} run{'s' * (len(seeds) != 1)} of {strategy.about().change}"
-    make = partial(rehearsed, strategy.plan, seeds, processes=processes or usable_processors(), what=what)
+    seeds = strategies[0].wanted.seeds
+    each = " each" if len(strategies) > 1 else ""
+    changes = " and ".join(dict.fromkeys(strategy.about().change for strategy in strategies))
+    what = f"{len(seeds)} run{'s' * (len(seeds) != 1)}{each} of {changes}"
+    make = partial(rehearsed, [strategy.plan for strategy in strategies], seeds, processes=processes or usable_processors(), what=what)
     if not trace:
         return make()
     from edgewise.twin.run import run

@@ -20,15 +20,15 @@ INTERRUPTED: Final = 130
 
 
 def rehearsed(
-    plan_of: "Callable[[int], Plan]", seeds: Sequence[int], *, processes: int, what: str, runner: "Run | None" = None
-) -> "Rehearsal":
-    """Make the runs of `plan_of` for `seeds`, telling how far they are on standard error. `what` says whose they are. The first Ctrl-C
-    ends them early and keeps what is done, the second ends the command."""
-    from edgewise.twin.rehearsal import rehearse
+    makers: "Sequence[Callable[[int], Plan]]", seeds: Sequence[int], *, processes: int, what: str, runner: "Run | None" = None
+) -> "tuple[Rehearsal, ...]":
+    """Make the runs of `seeds` with the plans of each of `makers`, telling how far they are on standard error. `what` says whose they
+    are. The first Ctrl-C ends them early and keeps what is done, the second ends the command."""
+    from edgewise.twin.rehearsal import rehearse_each
 
     began = time.monotonic()
-    with stoppable() as stop, _told(what, len(seeds)) as progress:
-        made = rehearse(plan_of, seeds=seeds, processes=processes, progress=progress, stop=stop, runner=runner)
+    with stoppable() as stop, _told(what, len(seeds) * len(makers)) as progress:
+        made = rehearse_each(makers, seeds, processes=processes, progress=progress, stop=stop, runner=runner)
     _say_how_fast(made, time.monotonic() - began)
     return made
 
@@ -89,13 +89,15 @@ def _fields(at: "RehearsalProgress", seconds: float) -> dict[str, str]:
     return {"runs": f"{at.ended}/{at.runs}", "simulated": duration(at.simulated_seconds), "speed": speed}
 
 
-def _say_how_fast(made: "Rehearsal", seconds: float) -> None:
+def _say_how_fast(made: "Sequence[Rehearsal]", seconds: float) -> None:
     from edgewise.twin.units import amount, duration
 
-    results = [*made.runs, *made.partial]
-    if made.interrupted:
-        of = "those" if made.runs else f"{len(made.partial)} that had begun" if made.partial else "nothing"
-        output.note(f"interrupted: {len(made.runs)} of {made.planned} runs were done; what follows is of {of}")
+    whole, partial = [result for each in made for result in each.runs], [result for each in made for result in each.partial]
+    results = [*whole, *partial]
+    if any(each.interrupted for each in made):
+        of = "those" if whole else f"{len(partial)} that had begun" if partial else "nothing"
+        planned = sum(each.planned for each in made)
+        output.note(f"interrupted: {len(whole)} of {planned} runs were done; what follows is of {of}")
     exchanges = sum(result.exchanges - result.warm_up_exchanges for result in results)
     simulated = sum(result.simulated_seconds for result in results)
     speed = f", {amount(exchanges / seconds)} exchanges/s" if seconds > 0 else ""

@@ -1,6 +1,7 @@
 """Many runs of one change under different seeds, several at a time.
 
 rehearse(plans, …) -> Rehearsal: results in the order of the plans, whichever run ended first; what was lost is told with its seed
+rehearse_each(makers, seeds, …) -> one Rehearsal for each of several ways to make plans, which share what they can
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from edgewise.twin.plan import Plan
 from edgewise.twin.result import Progress, RunResult
 from edgewise.twin.worker import Done, Failed, Frames, Halt, Job, Run, Told, attempt, write_frame
 
-__all__ = ["LIMITS", "LostRun", "Rehearsal", "RehearsalLimits", "RehearsalProgress", "rehearse", "usable_processors"]
+__all__ = ["LIMITS", "LostRun", "Rehearsal", "RehearsalLimits", "RehearsalProgress", "rehearse", "rehearse_each", "usable_processors"]
 
 WORKER: Final = (sys.executable, "-P", "-m", "edgewise.twin.worker")
 """How a worker is started."""
@@ -97,18 +98,60 @@ def rehearse(
     is in `lost`.
     """
     count = len(seeds) if callable(plans) else len(plans)
+    plan_of = (lambda number: plans(seeds[number])) if callable(plans) else plans.__getitem__
+    stopped = stop or (lambda: False)
+    board = _made(plan_of, _Board(count, progress), stopped, processes=processes, runner=runner, worker=worker, limits=limits)
+    return board.rehearsal(range(count), stopped=stopped())
+
+
+def rehearse_each(
+    makers: Sequence[Callable[[int], Plan]],
+    seeds: Sequence[int],
+    *,
+    processes: int = 1,
+    progress: Callable[[RehearsalProgress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    runner: Run | None = None,
+    worker: Sequence[str] = WORKER,
+    limits: RehearsalLimits = LIMITS,
+) -> tuple[Rehearsal, ...]:
+    """Make the runs of `seeds` once with the plans of each of `makers`, in this order, and return what each of them gave. Where the fleets
+    warm up alike, they do so only once. See `rehearse`."""
+    size = len(seeds)
+    stopped = stop or (lambda: False)
+    board = _made(
+        lambda number: makers[number // size](seeds[number % size]),
+        _Board(size * len(makers), progress),
+        stopped,
+        processes=processes,
+        runner=runner,
+        worker=worker,
+        limits=limits,
+    )
+    halted = stopped()
+    return tuple(board.rehearsal(range(size * number, size * (number + 1)), stopped=halted) for number in range(len(makers)))
+
+
+def _made(
+    plan_of: Callable[[int], Plan],
+    board: "_Board",
+    stopped: Callable[[], bool],
+    *,
+    processes: int,
+    runner: Run | None,
+    worker: Sequence[str],
+    limits: RehearsalLimits,
+) -> "_Board":
+    count = board.count
     if not 1 <= count <= limits.runs_max:
         raise ValueError(f"{count} runs: must be 1 to {limits.runs_max}")
     if not 1 <= processes <= limits.processes_max:
         raise ValueError(f"{processes} processes: must be 1 to {limits.processes_max}")
-    plan_of = (lambda number: plans(seeds[number])) if callable(plans) else plans.__getitem__
-    board = _Board(count, progress)
-    stopped = stop or (lambda: False)
     if count == 1 or runner is not None:
         _here(plan_of, board, stopped, runner or _real())
     else:
         _Crew(plan_of, board, stopped, worker, limits).work(processes)
-    return board.rehearsal(interrupted=stopped() and board.ended < count)
+    return board
 
 
 def _real() -> Run:
@@ -126,11 +169,6 @@ class _Board:
         self._seeds: dict[int, int] = {}
         self._ended: dict[int, RunResult | LostRun] = {}
         self._under_way: dict[int, Progress] = {}
-
-    @property
-    def ended(self) -> int:
-        """How many runs came to their own end, well or not."""
-        return sum(1 for end in self._ended.values() if not (isinstance(end, RunResult) and end.interrupted))
 
     def begin(self, number: int, seed: int) -> None:
         self._seeds[number] = seed
@@ -164,15 +202,17 @@ class _Board:
             )
         )
 
-    def rehearsal(self, *, interrupted: bool) -> Rehearsal:
-        ends = [self._ended[number] for number in sorted(self._ended)]
+    def rehearsal(self, numbers: range, *, stopped: bool) -> Rehearsal:
+        """Return what the runs of these numbers gave."""
+        ends = [self._ended[number] for number in numbers if number in self._ended]
         results = [end for end in ends if isinstance(end, RunResult)]
+        whole = len(ends) - sum(result.interrupted for result in results)
         return Rehearsal(
-            planned=self.count,
+            planned=len(numbers),
             runs=tuple(result for result in results if not result.interrupted),
             partial=tuple(result for result in results if result.interrupted),
             lost=tuple(end for end in ends if isinstance(end, LostRun)),
-            interrupted=interrupted,
+            interrupted=stopped and whole < len(numbers),
         )
 
 

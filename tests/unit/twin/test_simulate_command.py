@@ -17,7 +17,7 @@ import pytest
 
 from edgewise.cli import main
 from edgewise.twin.picture import Picture
-from edgewise.twin.rehearsal import rehearse
+from edgewise.twin.rehearsal import rehearse_each
 from edgewise.twin.report import Comparison, Report
 from edgewise.twin.result import Progress
 
@@ -51,7 +51,8 @@ def plans(monkeypatch, made_run):
     plans.asked = asked
     plans.result = lambda plan: made_run(plan.seed)
     monkeypatch.setattr("edgewise.twin.run.run", run)
-    monkeypatch.setattr("edgewise.twin.rehearsal.rehearse", lambda *what, **how: rehearse(*what, **{**how, "runner": how["runner"] or run}))
+    here = lambda *what, **how: rehearse_each(*what, **{**how, "runner": how["runner"] or run})  # noqa: E731 - what it says
+    monkeypatch.setattr("edgewise.twin.rehearsal.rehearse_each", here)
     return plans
 
 
@@ -365,8 +366,8 @@ def run(plan, *, progress=None, stop=None):
     return RunResult(seed=plan.seed, trace_hash="00", simulated_seconds=60.0, device_hours=0.1, exchanges=7, events=9, devices=1,
                      interrupted=stop())
 
-rehearse = rehearsal.rehearse
-rehearsal.rehearse = lambda *what, **how: rehearse(*what, **{{**how, "runner": run}})
+rehearse_each = rehearsal.rehearse_each
+rehearsal.rehearse_each = lambda *what, **how: rehearse_each(*what, **{{**how, "runner": run}})
 sys.exit(main.run(["simulate", "--fleet", "2", "--runs", "5"]))
 """
 

@@ -17,7 +17,7 @@ from edgewise.twin.change import change_plan
 from edgewise.twin.generate import made_fleet
 from edgewise.twin.library import scenario
 from edgewise.twin.plan import Plan, Profile, warm_up_of
-from edgewise.twin.rehearsal import rehearse
+from edgewise.twin.rehearsal import rehearse, rehearse_each
 from edgewise.twin.run import carry_on, run, warm_up_key, warmed
 
 QUICK = Profile(disk="plain", install="modelled", invariants="cheap")
@@ -49,6 +49,19 @@ def test_a_run_is_the_same_alone_and_in_every_rehearsal():
         done = rehearse(planned, seeds=seeds, processes=processes)
         assert not done.lost
         assert list(done.runs) == [alone[seed] for seed in seeds]
+
+
+def test_strategies_side_by_side_are_what_they_are_alone():
+    def cautious(seed):
+        return planned(seed)
+
+    def bold(seed):
+        return planned(seed, waves=("100%",))
+
+    both = rehearse_each((cautious, bold), (1, 2), processes=2)
+    assert [list(each.runs) for each in both] == [[run(make(seed)) for seed in (1, 2)] for make in (cautious, bold)]
+    assert hashes(both[0].runs) != hashes(both[1].runs)
+    assert [each.planned for each in both] == [2, 2]
 
 
 def test_until_the_change_all_runs_are_one():
