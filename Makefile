@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak true-twin clean lock
+.PHONY: help demo test clients lint bench bench-peers soak true-twin clean lock
 .DELETE_ON_ERROR:
 
 help: ## say what there is
@@ -25,6 +25,9 @@ demo: $(VENV)/.ready ## set up, then show the whole loop with real processes (AR
 test: $(VENV)/.ready ## set up, then run the tests (ARGS passes options to pytest)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+clients: $(VENV)/.ready ## set up the public clients that the tests talk to the model server with, in environments of their own
+	@$(BIN)/python tests/clients/install.py $(VENV)/clients
+
 true-twin: $(VENV)/.ready ## one story for real and in the twin: here, and as root over slow links between network namespaces
 	@EDGEWISE_NAMESPACES=1 $(BIN)/python -m pytest tests/integration/system/test_twin_is_true.py $(ARGS)
 
@@ -36,6 +39,9 @@ lint: $(VENV)/.ready ## style, types, layering, the documentation that is made f
 
 bench: $(VENV)/.ready ## measure everything against its baseline (ARGS="--json bench.json")
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(VENV)/.ready ## measure the model server beside MLServer and BentoML, in environments of their own
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 soak: $(VENV)/.ready ## hunt for bugs with fresh seeds of the digital twin until Ctrl-C (ARGS=power-cuts: cut the power everywhere)
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
