@@ -151,7 +151,7 @@ def workload(view: "FleetView", change: Change, document: Document | None) -> No
     if same and before is not None:
         row.target, row.target_hash, row.requests = before.target, before.target_hash, before.requests
         if before.status.stable_revision == row.status.stable_revision:
-            row.unplaced, row.short, row.exhausted = before.unplaced, before.short, before.exhausted
+            row.unplaced, row.short, row.exhausted, row.left_out = before.unplaced, before.short, before.exhausted, before.left_out
     if before is not None and (before.spec.disconnect != row.spec.disconnect or before.spec.strategy != row.spec.strategy):
         view.unrendered.update(view.members[key].instances if key in view.members else ())
     view.dirty.add(key)
@@ -357,7 +357,8 @@ def _measure(view: "FleetView", key: tuple[str, str], rollout: RolloutRow) -> No
             spec.to_revision,
             status.wave,
             frozenset(metric.metric for metric in stage.metrics),
-            old_revision=spec.from_revision if stage.paired or stage.compares else "",
+            compared=frozenset(metric.metric for metric in stage.metrics if metric.direction is not None),
+            old_revision=spec.from_revision,
             paired=stage.paired,
             stored=kept.stored if kept is not None and not view.live else b"",
             before=known,

@@ -43,8 +43,8 @@ def step(view: FleetView, row: WorkloadRow, rollout: RolloutRow, members: Member
             # What failed comes first: nobody else is given a revision that is about to be taken back.
             if bad_news(moving.facts(back=True)) is None:
                 waves.release()
-                waves.adapt()
-                waves.fill()
+                if not waves.adapt():
+                    waves.fill()
         case _:
             if bad_news(moving.facts(back=True)) is None:
                 waves.release()
@@ -149,7 +149,7 @@ class _Moving:
             self.work.add((evidence,))
 
     def _telling(self) -> Telling:
-        return Telling(rollout=self.rollout, members=self.members, judged=self.judged, left_out=self.waves.left_out)
+        return Telling(rollout=self.rollout, members=self.members, judged=self.judged, left_out=self.row.left_out)
 
     def _counted(self, *, frozen: bool) -> RolloutStatus:
         status, tally, limits = self.rollout.status, self.members.tally, self.view.limits.controllers
@@ -168,7 +168,7 @@ class _Moving:
             failures=failures_of(self.view, self.rollout, self.members) if tally.failed else status.failures,
             verdicts=self.judged.verdicts,
             controls=controls_of(self.view, self.rollout, self.members),
-            left_out=status.left_out if self.waves.left_out is None else self.waves.left_out,
+            left_out=dict(self.row.left_out) if self.waves.stage.beside else {},
         )
 
     def _workload(self, effect: Effect) -> Write | None:

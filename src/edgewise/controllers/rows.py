@@ -103,7 +103,7 @@ class RolloutRow(msgspec.Struct, kw_only=True):
 class WorkloadRow(msgspec.Struct, kw_only=True):
     """A workload. `target` is the revision that its spec means now (None: to be resolved); `unplaced` the devices to look at again (None:
     all of them). `short`: all devices were looked at, and too few could take a replica. `exhausted`: none of those that are not members of
-    the open wave yet can take the new revision. `requests` are kept by revision."""
+    the open wave yet can take the new revision; `left_out` says of a few why they take no part in it. `requests` are kept by revision."""
 
     key: Key
     uid: str
@@ -120,6 +120,7 @@ class WorkloadRow(msgspec.Struct, kw_only=True):
     unplaced: set[str] | None = None
     short: bool = False
     exhausted: bool = False
+    left_out: dict[str, str] = {}
     requests: dict[str, Request] = {}
 
     @property

@@ -27,7 +27,7 @@ class Telling(msgspec.Struct, frozen=True, kw_only=True):
     rollout: RolloutRow
     members: Members
     judged: Judged
-    left_out: dict[str, str] | None = None
+    left_out: dict[str, str]
 
 
 def message_of(signal: Signal, telling: Telling) -> str:
@@ -60,7 +60,7 @@ def _out_of_reach(telling: Telling) -> str:
     tally = telling.members.tally
     if tally.touched:
         return f"no device that has this revision can be reached ({tally.unreached}): it goes on when one can; or abort it"
-    left_out = telling.left_out or telling.rollout.status.left_out
+    left_out = telling.left_out
     why = f" ({'; '.join(f'{device}: {why}' for device, why in islice(sorted(left_out.items()), 3))})" if left_out else ""
     return f"no device that can be reached can take this revision{why}: it goes on when one can; or abort it"
 

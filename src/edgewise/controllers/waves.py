@@ -27,9 +27,9 @@ BESIDE = "traffic"
 
 
 class Waves:
-    """One look at the members of one rollout. `left_out`: devices that can take no part in the open wave, and why; None: not looked at."""
+    """One look at the members of one rollout."""
 
-    __slots__ = ("left_out", "members", "rollout", "row", "stage", "view", "work", "wrote")
+    __slots__ = ("members", "rollout", "row", "stage", "view", "work", "wrote")
 
     def __init__(self, view: FleetView, row: WorkloadRow, rollout: RolloutRow, members: Members, work: Work) -> None:
         self.view = view
@@ -39,12 +39,12 @@ class Waves:
         self.work = work
         self.stage: Stage = stage_at(rollout.spec, rollout.status.wave)
         self.wrote = False
-        self.left_out: dict[str, str] | None = None
 
     @property
     def need(self) -> int:
         """How many more instances the open wave needs."""
-        return wave_need(self.stage.size, self.members.tally) if self.rollout.status.wave else 0
+        over = self.rollout.status.analysis is AnalysisState.SUCCESSFUL and not self.stage.commits
+        return wave_need(self.stage.size, self.members.tally) if self.rollout.status.wave and not over else 0
 
     @property
     def _last(self) -> bool:
@@ -71,7 +71,7 @@ class Waves:
         request = request_for(self.view, self.row, self.rollout.spec.to_revision)
         if need == 0 or request is None or self.row.exhausted:
             return
-        self.left_out = {}
+        self.row.left_out = {}
         offers = self._offers(request)
         # Before the last wave only what can be reached is worth asking.
         asked = offers if self._last else [device for device in offers if device not in self.members.offline]
@@ -122,8 +122,8 @@ class Waves:
         why = self._barred(known, instance)
         room = self.work.room(device)
         offer = fitting(request, known.facts, room) if not why else None
-        if offer is None and self.left_out is not None and len(self.left_out) < self.view.limits.controllers.failures_named_max:
-            self.left_out[device] = (why or _no_room(judge(request, known.facts, room)))[:300]
+        if offer is None and len(self.row.left_out) < self.view.limits.controllers.failures_named_max:
+            self.row.left_out[device] = (why or _no_room(judge(request, known.facts, room)))[:300]
         return offer
 
     def _barred(self, known: DeviceRow, instance: InstanceRow) -> str:
@@ -155,11 +155,12 @@ class Waves:
         self.work.take(offer.device, offer.demand, self.row.name, beside=self.stage.beside)
         self._write(put_spec(instance, spec))
 
-    def adapt(self) -> None:
+    def adapt(self) -> bool:
         """Let those that an earlier stage held beside the old revision do what the open one wants: as many as it needs, the others go
-        back until it is their turn. Those that a superseded rollout left so go back too."""
+        back until it is their turn. Those that a superseded rollout left so go back too. Return whether something was written."""
         if self.rollout.status.analysis is AnalysisState.SUCCESSFUL or not self.rollout.spec.from_revision:
-            return
+            return False
+        written = self.work.written
         astray: list[InstanceRow] = []
         for instance in self.members.instances.values():
             if not instance.running or not instance.spec.hold:
@@ -175,6 +176,7 @@ class Waves:
                 self._follow(instance)
             elif self.rollout.spec.to_revision not in instance.seen.refused or self.stage.size != ALL:
                 self._withdraw(instance)
+        return self.work.written > written
 
     def _kept(self, astray: list[InstanceRow]) -> set[str]:
         if self.stage.beside or self.stage.size == ALL:

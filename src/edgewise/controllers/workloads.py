@@ -3,7 +3,8 @@
 import msgspec
 
 from edgewise.controllers.desired import snapshot_key
-from edgewise.controllers.documents import create, delete_any, event, put_spec, put_status, uid_of
+from edgewise.controllers.documents import create, delete_any, event, put_labelled, put_spec, put_status, uid_of
+from edgewise.controllers.judging import evidence_key
 from edgewise.controllers.members import Members
 from edgewise.controllers.placements import place
 from edgewise.controllers.rollouts import due, step, superseded
@@ -28,7 +29,7 @@ def reconcile(view: FleetView, key: WorkloadKey, work: Work) -> None:
     before = work.written
     target = _target(view, row)
     rollout = view.active_rollout(key)
-    if isinstance(target, Template) and _begin(view, row, target, rollout, work):
+    if isinstance(target, Template) and (_begin(view, row, target, rollout, work) or _share(row, rollout, work)):
         return
     place(view, row, members, rollout, work)
     if rollout is not None and work.written == before and not row.unplaced:
@@ -134,6 +135,19 @@ def _start(view: FleetView, row: WorkloadRow, target: Template, rollout: Rollout
     return writes
 
 
+def _share(row: WorkloadRow, rollout: RolloutRow | None, work: Work) -> bool:
+    """Have a rollout under way follow a changed share of the requests: that is no other revision, and no other rollout."""
+    wanted = row.spec.strategy.ab
+    known = rollout.spec.strategy.ab if rollout is not None else None
+    if rollout is None or wanted is None or known is None or rollout.spec.to_revision != row.target_hash or wanted.share == known.share:
+        return False
+    strategy = msgspec.structs.replace(rollout.spec.strategy, ab=msgspec.structs.replace(known, share=wanted.share))
+    message = f"{rollout.key.name}: the new revision gets {wanted.share} of the requests now (before: {known.share})"
+    put = put_labelled(rollout, msgspec.structs.replace(rollout.spec, strategy=strategy))
+    work.add((put,), (event(work.now, "RolloutShare", message, rollout.key),))
+    return True
+
+
 # ---- status ----
 
 
@@ -193,7 +207,12 @@ def _remove(view: FleetView, key: WorkloadKey, row: WorkloadRow | None, members:
             if not work.full:
                 work.add((delete_any(known.key, known.uid),))
     if row is not None and not work.full:
-        writes: list[Write] = [delete_any(row.key, row.uid), *_unreferenced(view, key[0], leaving=set(view.revisions.get(key, {})), of=key)]
+        kept = [delete_any(evidence_key(key), "")] if key in view.evidence else []
+        writes: list[Write] = [
+            delete_any(row.key, row.uid),
+            *kept,
+            *_unreferenced(view, key[0], leaving=set(view.revisions.get(key, {})), of=key),
+        ]
         work.add(writes, (event(work.now, "Deleted", f"workload {key[0]}/{key[1]} is gone from every device", row.key),))
 
 

@@ -252,15 +252,26 @@ def _word(facts: Facts) -> Signal | None:
 
 def _progress(facts: Facts) -> Signal | None:
     status, tally = facts.status, facts.tally
-    if status.state is RolloutState.PAUSED or not facts.filled or tally.total == 0:
-        return Signal.ALL_DONE if tally.total == 0 and status.state is RolloutState.PROGRESSING else None
-    pace, kept = facts.pace, 0 if facts.stage.commits else tally.holding
-    settled = tally.updating == 0 and _tolerable(pace, tally.unready, tally) and not nothing_known(tally)
+    if status.state is RolloutState.PAUSED:
+        return None
+    if tally.total == 0:
+        return Signal.ALL_DONE
+    if status.analysis is AnalysisState.SUCCESSFUL and not facts.stage.commits:
+        # Nobody commits anything: the next wave says what becomes of its members.
+        return Signal.WAVE_DONE
+    if not facts.filled:
+        return None
     if facts.silent and (status.healthy_since is None or status.analysis is AnalysisState.SUCCESSFUL):
         return Signal.OUT_OF_REACH
+    return _filled(facts)
+
+
+def _filled(facts: Facts) -> Signal | None:
+    status, tally, pace = facts.status, facts.tally, facts.pace
+    settled = tally.updating == 0 and _tolerable(pace, tally.unready, tally) and not nothing_known(tally)
     if status.analysis is AnalysisState.SUCCESSFUL:
         done = Signal.ALL_DONE if status.wave >= status.waves else Signal.WAVE_DONE
-        return done if settled and tally.holding == kept else None
+        return done if settled and not tally.holding else None
     if status.healthy_since is None:
         return Signal.HEALTHY if settled else None
     # In a large fleet some device always starts or restarts: only more of them than may fail begin the observation anew.

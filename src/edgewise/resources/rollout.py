@@ -67,6 +67,7 @@ class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     samples: int = 0
     message: str = ""
     quantile: float | None = None
+    direction: Literal["", "higher", "lower"] = ""
     new: SideEstimate | None = None
     old: SideEstimate | None = None
     difference: Difference | None = None

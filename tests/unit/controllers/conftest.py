@@ -151,7 +151,7 @@ class Device:
         base = msgspec.structs.replace(before, observed_epoch=told.epoch, refused=refused)
         if before.committed == revision:
             return msgspec.structs.replace(
-                base, state=InstanceState.RUNNING, update=UpdateState.IDLE, revision=revision, update_revision="", ready=True
+                base, state=InstanceState.RUNNING, update=UpdateState.IDLE, revision=revision, update_revision="", ready=True, traffic=None
             )
         if revision in refused:
             return self.back(base, revision)
@@ -172,6 +172,9 @@ class Device:
             ready=True,
             variant=told.artifact.variant,
         )
+        if told.hold and told.traffic is not None and before.committed and told.artifact.type == "model":
+            return msgspec.structs.replace(held, revision=before.committed, traffic=told.traffic)
+        held = msgspec.structs.replace(held, traffic=None)
         if told.hold:
             return held
         return msgspec.structs.replace(held, update=UpdateState.IDLE, update_revision="", committed=revision, previous=before.committed)
@@ -183,10 +186,15 @@ class Device:
             update=UpdateState.FAILED,
             update_revision=revision,
             revision=status.committed,
+            traffic=None,
             ready=bool(status.committed),
             reason="ProbeFailed",
             message="it did not answer",
         )
+
+    def able(self, *capabilities):
+        """Say which agent this is, and what it can do."""
+        self.report("status", DeviceReport(device=self.name, agent_version="1.0", capabilities=capabilities))
 
     def measure(self, workload, value, metric="accuracy", count=50, revision=None):
         revision = revision if revision is not None else self.status[workload].revision
@@ -335,6 +343,9 @@ class Fleet:
     def all(self, kind):
         return [decode(document) for key, document in sorted(self.store.documents.items()) if key.kind == kind]
 
+    def all_keys(self, kind):
+        return [key for key in self.store.documents if key.kind == kind]
+
     def join(self, name, site="north", device_class="small", labels=None, capacity=CAPACITY):
         self.joins += 1
         digest = f"{self.joins:064x}"[::-1]
@@ -357,12 +368,12 @@ class Fleet:
         device = self.devices[name] = Device(self, name, decision.agent)
         return device
 
-    def publish(self, version, artifact="app", variants=None, parameters=None):
+    def publish(self, version, artifact="app", variants=None, parameters=None, kind="bundle"):
         if self.get("Artifact", artifact) is None:
-            self.put(Artifact(metadata=Metadata(name=artifact, namespace="shop"), spec=ArtifactSpec(type="bundle")))
+            self.put(Artifact(metadata=Metadata(name=artifact, namespace="shop"), spec=ArtifactSpec(type=kind)))
         digest = "sha256:" + f"{abs(hash((artifact, version))):064x}"[-64:]
         manifest = Manifest(
-            type="bundle",
+            type=kind,
             namespace="shop",
             artifact=artifact,
             version=version,
@@ -407,7 +418,8 @@ def variant(name, size=1000, runtime="", precision="", profile=None, **requireme
 
 
 def workload(name, version, artifact="app", *, replicas=None, selector=None, waves=(1, "50%", "100%"), observe="5s", budget="5%",
-             deadline="60s", analysis=(), lost_after="60s", exclusive=False, labels=None, parameters=None, **fields):  # fmt: skip
+             deadline="60s", analysis=(), lost_after="60s", exclusive=False, labels=None, parameters=None, strategy=None,
+             **fields):  # fmt: skip
     placement = Placement(replicas=replicas) if replicas is not None else Placement(every_matching_device=EveryMatchingDevice())
     if selector is not None:
         placement = msgspec.structs.replace(placement, selector=selector)
@@ -418,7 +430,7 @@ def workload(name, version, artifact="app", *, replicas=None, selector=None, wav
             artifact=ArtifactReference(name=artifact, version=version),
             placement=placement,
             parameters=parameters or {},
-            strategy=Strategy(canary=canary, analysis=analysis),
+            strategy=strategy or Strategy(canary=canary, analysis=analysis),
             disconnect=Disconnect(lost_after=lost_after, exclusive=exclusive),
             **fields,
         ),

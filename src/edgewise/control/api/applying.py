@@ -57,6 +57,8 @@ async def apply(services: Services, user: User, key: Key, resource: Resource, *,
     wrong = problems(resource)
     if wrong:
         raise invalid(*wrong)
+    if isinstance(resource, Workload):
+        _check_strategy(services.runner.view, resource)
     for attempt in range(_ATTEMPTS):
         current = await services.store.get(key)
         _check_current(key, resource, current)
@@ -71,6 +73,22 @@ async def apply(services: Services, user: User, key: Key, resource: Resource, *,
             if resource.metadata.generation or attempt == _ATTEMPTS - 1:
                 raise conflict(f"{words(key)} changed meanwhile", _current(error)) from error
     raise conflict(f"{words(key)} changes too often to be written")  # pragma: no cover - the loop returns or raises
+
+
+def _check_strategy(view: FleetView, workload: Workload) -> None:
+    """Refuse a strategy for which two revisions have to run side by side where the artifact is nothing that could."""
+    strategy = workload.spec.strategy
+    fields = {"shadow": strategy.shadow, "ab": strategy.ab, "blueGreen": strategy.blue_green}
+    resolved = resolve(workload.spec, sources_of(view, workload.metadata.namespace, workload))
+    if isinstance(resolved, Unready):
+        return
+    version = view.versions.get((workload.metadata.namespace, resolved.artifact), {}).get(resolved.version)
+    if version is None or version.type == "model":
+        return
+    message = f"artifact {resolved.artifact} is a {version.type}: only of a model two revisions can run side by side"
+    wrong = [Problem(path=f"spec.strategy.{field}", message=message, hint="use canary") for field, value in fields.items() if value]
+    if wrong:
+        raise invalid(*wrong)
 
 
 def warnings(services: Services, resource: Resource) -> tuple[str, ...]:
