@@ -4,9 +4,10 @@ import fcntl
 import socket
 import termios
 import time
+from collections.abc import Collection
 from typing import Final
 
-from edgewise.serve.conversation import Budget, Conversation, Request
+from edgewise.serve.conversation import KEPT_HEADERS, Budget, Conversation, Request
 from edgewise.serve.limits import ServeLimits
 
 _CHUNK: Final = 65_536
@@ -21,12 +22,21 @@ class Connection:
 
     __slots__ = ("asked_at", "control", "deadline", "ending", "events", "limits", "lingered", "out", "running", "serial", "sock", "talk")
 
-    def __init__(self, sock: socket.socket, serial: int, limits: ServeLimits, budget: Budget, *, control: bool) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        serial: int,
+        limits: ServeLimits,
+        budget: Budget,
+        *,
+        control: bool,
+        kept: Collection[bytes] = KEPT_HEADERS,
+    ) -> None:
         self.sock = sock
         self.serial = serial
         self.control = control
         self.limits = limits
-        self.talk = Conversation(limits, budget)
+        self.talk = Conversation(limits, budget, kept)
         self.out = memoryview(b"")
         self.running: Request | None = None
         self.ending = False

@@ -215,6 +215,7 @@ class Writer:
     """Turns answers into bytes; the revision goes into every head."""
 
     def __init__(self, revision: str) -> None:
+        self.revision = revision
         self._revision = revision.encode("ascii")
 
     def __call__(self, answer: Answer, *, close: bool) -> bytes:

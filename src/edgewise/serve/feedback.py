@@ -52,6 +52,27 @@ class FeedbackAnswer(msgspec.Struct, frozen=True):
     refused: list[RefusedFeedback]
 
 
+def unknown_in(answer: Answer) -> bool:
+    """Whether an answer says of some request that it is not known here."""
+    return answer.status == _OK and b'"UnknownRequest"' in answer.body
+
+
+def together(here: Answer, there: Answer) -> Answer:
+    """Return what two servers said to the same labels, of which each answered a part of the requests: refused is what both refused."""
+    try:
+        ours, theirs = (_ANSWER_DECODER.decode(answer.body) for answer in (here, there))
+    except UNREADABLE:
+        return here
+    unknown = {one.id for one in theirs.refused if one.reason == "UnknownRequest"}
+    judged_there = {one.id: one for one in theirs.refused if one.reason != "UnknownRequest"}
+    refused = [
+        judged_there.get(one.id, one)
+        for one in ours.refused
+        if one.reason != "UnknownRequest" or one.id in unknown or one.id in judged_there
+    ]
+    return ok(FeedbackAnswer(ours.accepted + theirs.accepted, refused))
+
+
 class Prediction(msgspec.Struct, frozen=True):
     """What the model said of each row: its class (an index, a number or a text), with its confidence where it gives one, or a value."""
 
@@ -68,6 +89,8 @@ class _Refused(Exception):
 
 
 _DECODER: Final = msgspec.json.Decoder(FeedbackRequest)
+_ANSWER_DECODER: Final = msgspec.json.Decoder(FeedbackAnswer)
+_OK: Final = 200
 _SUM_TOLERANCE: Final = 1e-3
 
 

@@ -19,6 +19,14 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
     `terminate_seconds` the same after SIGTERM, `linger_seconds` for a client to close after the last answer, `retry_after_seconds`,
     `inline_seconds_max` that the loop may be held up by an inference that it expects to be so quick (0: never).
 
+    A candidate beside the server: copies of requests that wait for it take at most `mirror_bytes_max` bytes, are at most
+    `mirror_waiting_max`, and are given up after `mirror_seconds_max`; its thread for them ends after `mirror_idle_seconds` without one.
+    Requests that it is to answer are at most `split_waiting_max` at once and are answered here after `split_seconds_max`; then none is
+    relayed for `split_pause_seconds`, each time twice as long, up to `split_pause_seconds_max`. Numbers agree that differ by less than the
+    share `agree_relative` of their mean size, plus `agree_absolute`.
+
+    Batches: `batch_rows_max` of requests that waited at the same time and run together, in about `batch_seconds_max` at most.
+
     Measuring: `remembered_answers_max` with an id, that labels may still come for, of at most `remembered_rows_max` rows and
     `request_id_chars_max` characters; `feedback_per_second_max` labels in the long run; `observations_per_second_max` answers whose
     distributions are looked at; `tell_seconds` between two summaries for the agent, `sketch_seconds` between two that hold sketches."""
@@ -45,6 +53,18 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
     linger_seconds: float = 2.0
     retry_after_seconds: int = 1
     inline_seconds_max: float = 0.005
+    batch_rows_max: int = 32
+    batch_seconds_max: float = 0.02
+    mirror_bytes_max: int = 8_388_608
+    mirror_waiting_max: int = 16
+    mirror_seconds_max: float = 10.0
+    mirror_idle_seconds: float = 30.0
+    split_waiting_max: int = 16
+    split_seconds_max: float = 2.0
+    split_pause_seconds: float = 1.0
+    split_pause_seconds_max: float = 60.0
+    agree_relative: float = 0.01
+    agree_absolute: float = 1e-6
     remembered_answers_max: int = 20_000
     remembered_rows_max: int = 64
     request_id_chars_max: int = 256

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from edgewise.serve.comparison import Comparison
 from edgewise.serve.energy import Meter
 from edgewise.serve.exposition import lines, quantile_lines
 from edgewise.serve.feedback import Feedback, predicted
@@ -66,6 +67,20 @@ class Observer:
         self.measurements.extend("model.confidence", prediction.confidence, "1", SHARE_BOUNDS)
         classes = [float(row) for row in prediction.rows if not isinstance(row, str)]
         self.measurements.extend("model.output.class", classes, "1", _CLASS_BOUNDS)
+
+    def remember(self, request: str, outputs: Tensors) -> None:
+        """Remember what a candidate said to a copy, for labels that come later."""
+        prediction = predicted(outputs)
+        if prediction is not None:
+            self.feedback.remember(request, prediction)
+
+    def compared(self, comparison: Comparison) -> None:
+        """Take in how a copy's answer compares with the one that the client got."""
+        self.measurements.add("model.shadow.disagreement", 0.0 if comparison.agrees else 1.0)
+        if comparison.distance is not None:
+            self.measurements.add("model.shadow.distance", comparison.distance)
+        if comparison.seconds is not None:
+            self.measurements.add("model.shadow.duration", comparison.seconds, "s", SECONDS_BOUNDS)
 
     def served(self, seconds: float, queued: float, status: int) -> None:
         """Count one inference request: seconds from whole request to answer, those of them that it waited, and how it ended. What the

@@ -24,6 +24,8 @@ Place = Literal[
     "control-ready",
     "activate",
     "drain",
+    "traffic",
+    "mirror",
 ]
 
 _MODEL: Final = r"/v2/models/(?P<name>[^/]{1,200})(/versions/(?P<version>[^/]{1,200}))?"
@@ -55,6 +57,8 @@ _ROUTES: Final = (
     _Route(re.compile(r"/ready"), "GET", "control-ready", control=True),
     _Route(re.compile(r"/activate"), "POST", "activate", control=True),
     _Route(re.compile(r"/drain"), "POST", "drain", control=True),
+    _Route(re.compile(r"/traffic"), "PUT", "traffic", control=True),
+    _Route(re.compile(r"/mirror"), "POST", "mirror", control=True),
 )
 
 

@@ -19,15 +19,20 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal, assert_never
 
+import msgspec
+
 from edgewise.serve.answers import Answer, ok, problem
 from edgewise.serve.connection import Connection, Gone
-from edgewise.serve.conversation import CONTINUE, Budget, Request, Writer
+from edgewise.serve.conversation import CONTINUE, KEPT_HEADERS, Budget, Request, Writer
 from edgewise.serve.counters import Counters
 from edgewise.serve.facts import Facts, if_well
+from edgewise.serve.feedback import together, unknown_in
 from edgewise.serve.inference import Identity
 from edgewise.serve.limits import ServeLimits
+from edgewise.serve.mirror import MIRROR_HEADER, Shadow, read_copy
 from edgewise.serve.model import Model
 from edgewise.serve.observer import Observer
+from edgewise.serve.passing import Passing
 from edgewise.serve.reporter import Reporter
 from edgewise.serve.routes import Place, find
 from edgewise.serve.worker import Broken, Inferred, Loaded, Spent, Worker
@@ -42,6 +47,7 @@ _DRAIN_SWEEP_SECONDS: Final = 0.02
 _ACCEPTS_PER_TURN: Final = 32
 _PAUSE_SECONDS: Final = 0.1
 
+_CONTROL_HEADERS: Final = KEPT_HEADERS | {MIRROR_HEADER}
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -73,9 +79,14 @@ class Server:
             "control-ready": self._control_ready,
             "activate": self._activate,
             "drain": self._begin_drain,
+            "metrics": self._metrics,
         }
         self._reporter = Reporter(self._observer, limits)
         self._worker = Worker(load, identity, limits, self._wake, self._observer)
+        self._shadow = Shadow(self._worker, self._observer, limits, self._wake)
+        self._passing = Passing(self._selector, self, limits)
+        self._candidates_head = self._write_head
+        self._judged: dict[int, Answer] = {}
 
     def run(self) -> int:
         """Serve until drained; return the exit status."""
@@ -118,13 +129,15 @@ class Server:
                     self._inferred(serial, answer, spent)
                 case other:
                     assert_never(other)
+        while self._shadow.results:
+            self._go_on(self._shadow.results.popleft()[0], ok({}))
 
     def _timeout(self) -> float | None:
         if self._state == "draining":
             return _DRAIN_SWEEP_SECONDS
         if self._paused_until:
             return _PAUSE_SECONDS
-        return _SWEEP_SECONDS if self._connections else None
+        return _SWEEP_SECONDS if self._connections or self._passing.waits else None
 
     def _ended(self) -> bool:
         if self._state == "broken":
@@ -134,11 +147,13 @@ class Server:
     def _finish(self) -> int:
         for connection in tuple(self._connections.values()):
             self._close(connection)
+        self._passing.close()
         self._control.close()
         self._listener.close()
         if self._state == "broken":
             sys.stderr.write(f"edgewise.serve: {self._identity.instance} at {self._identity.revision}: {self._failure}\n")
             return EXIT_BROKEN
+        self._shadow.stop()
         self._worker.stop()
         self._reporter.stop()
         return EXIT_DRAINED
@@ -159,6 +174,7 @@ class Server:
         for connection in tuple(self._connections.values()):
             if now >= connection.deadline:
                 self._late(connection)
+        self._passing.sweep(now)
         self._accept_more()  # who was spared when others came may not be any more
 
     def _late(self, connection: Connection) -> None:
@@ -215,7 +231,8 @@ class Server:
         if sock.family in {socket.AF_INET, socket.AF_INET6}:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._serial += 1
-        connection = Connection(sock, self._serial, self._limits, self._budget, control=control)
+        kept = _CONTROL_HEADERS if control else self._passing.kept
+        connection = Connection(sock, self._serial, self._limits, self._budget, control=control, kept=kept)
         self._connections[connection.serial] = connection
         self._counters.connections_accepted += 1
         self._counters.connections_open += 1
@@ -283,6 +300,8 @@ class Server:
             answer = self._refuse_inference()
             if answer is None:
                 connection.asked_at = time.monotonic()
+                if not connection.control and self._passing.relays and self._relay(connection, request):
+                    return
                 now = self._worker.answer_now(request)
                 if now is not None:
                     self._answered_now(connection, request, *now)
@@ -294,6 +313,17 @@ class Server:
                 return
         elif place == "feedback":
             answer = self._observer.feedback.answer(request.body)
+            if not connection.control and self._pass_feedback(connection, request, answer):
+                return
+        elif place == "mirror":
+            found = read_copy(request, self._identity.revision)
+            answer = found if isinstance(found, Answer) else self._refuse_inference()
+            if answer is None and not isinstance(found, Answer):
+                connection.running = request
+                connection.await_next()
+                self._shadow.submit(connection.serial, found)
+                return
+            answer = answer or ok({})
         else:
             answer = place if isinstance(place, Answer) else self._answer(place, request)
         self._end_request(connection, request, answer)
@@ -306,6 +336,8 @@ class Server:
             seconds = time.monotonic() - connection.asked_at
             self._counters.inferred(seconds)
             self._observer.served(seconds, spent.queue, answer.status)
+            if not connection.control:
+                self._passing.copy(request, answer)
             self._worker.observe()
 
     def _inferred(self, serial: int, answer: Answer, spent: Spent) -> None:
@@ -314,20 +346,72 @@ class Server:
         connection = self._connections.get(serial)
         if connection is None or connection.running is None:
             return  # the client went away
-        request, connection.running = connection.running, None
+        request = connection.running
         seconds = time.monotonic() - connection.asked_at
         self._counters.inferred(seconds)
         self._observer.served(seconds, spent.queue, answer.status)
+        self._go_on(serial, answer)
+        if not connection.control:
+            self._passing.copy(request, answer)
+
+    def _go_on(self, serial: int, answer: Answer, write_head: Writer | None = None) -> None:
+        """Answer the request that a connection waits for, and go on with what it has sent since."""
+        connection = self._connections.get(serial)
+        if connection is None or connection.running is None:
+            return  # the client went away
+        request, connection.running = connection.running, None
 
         def go_on() -> None:
-            self._end_request(connection, request, answer)
+            self._end_request(connection, request, answer, write_head)
             self._proceed(connection)
 
         self._guarded(connection, go_on)
 
-    def _end_request(self, connection: Connection, request: Request, answer: Answer) -> None:
+    def _end_request(self, connection: Connection, request: Request, answer: Answer, write_head: Writer | None = None) -> None:
         connection.talk.release(request)
-        self._reply(connection, answer, close=not request.keep_alive or self._is_last(connection))
+        self._reply(connection, answer, close=not request.keep_alive or self._is_last(connection), write_head=write_head)
+
+    # ---- the candidate beside this server ----
+
+    def _relay(self, connection: Connection, request: Request) -> bool:
+        connection.running = request
+        if self._passing.relay(connection.serial, request):
+            connection.await_next()
+            return True
+        connection.running = None
+        return False
+
+    def _pass_feedback(self, connection: Connection, request: Request, answer: Answer) -> bool:
+        """Let the candidate hear of labels too. While it answers a part of the requests, so does it for the labels."""
+        self._passing.copy_feedback(request)
+        if not self._passing.relays or not unknown_in(answer):
+            return False
+        connection.running, self._judged[connection.serial] = request, answer
+        if self._passing.send(connection.serial, request):
+            connection.await_next()
+            return True
+        self._judged.pop(connection.serial, None)
+        connection.running = None
+        return False
+
+    def relayed(self, serial: int, answer: Answer, revision: str) -> None:
+        """See `passing.Way`."""
+        here = self._judged.pop(serial, None)
+        if here is not None:
+            self._go_on(serial, together(here, answer))
+            return
+        if self._candidates_head.revision != revision:
+            self._candidates_head = Writer(revision)
+        self._go_on(serial, answer, self._candidates_head)
+
+    def returned(self, serial: int) -> None:
+        """See `passing.Way`."""
+        here, connection = self._judged.pop(serial, None), self._connections.get(serial)
+        if here is not None:
+            self._go_on(serial, here)
+        elif connection is not None and connection.running is not None:
+            self._counters.waiting += 1
+            self._worker.submit(serial, connection.running)
 
     def _is_last(self, connection: Connection) -> bool:
         """While draining, an answer is the last on its connection unless the client has already sent more."""
@@ -335,10 +419,10 @@ class Server:
             return False
         return not (connection.talk.requests or connection.talk.partial or connection.has_unread())
 
-    def _reply(self, connection: Connection, answer: Answer, *, close: bool) -> None:
+    def _reply(self, connection: Connection, answer: Answer, *, close: bool, write_head: Writer | None = None) -> None:
         self._counters.answered(answer.status)
         connection.ending = close
-        connection.send(self._write_head(answer, close=close))
+        connection.send((write_head or self._write_head)(answer, close=close))
         connection.await_next()
 
     def _listen(self, connection: Connection) -> None:
@@ -374,6 +458,8 @@ class Server:
         return None
 
     def _answer(self, place: Place, request: Request) -> Answer:
+        if place == "traffic":
+            return self._passing.told(request.body)
         order = self._orders.get(place)
         return self._facts.answer(place, request.body) if order is None else order()
 
@@ -384,6 +470,10 @@ class Server:
     def _begin_drain(self) -> Answer:
         self._drain(self._limits.drain_seconds)
         return ok({"state": self._state, "connections": sum(not each.control for each in self._connections.values())})
+
+    def _metrics(self) -> Answer:
+        answer = self._facts.answer("metrics", b"")
+        return msgspec.structs.replace(answer, body=answer.body + "\n".join((*self._passing.lines(), "")).encode())
 
     def _activate(self) -> Answer:
         if self._state == "ready":

@@ -66,6 +66,7 @@ class Worker:
         self._limits = limits
         self._wake = wake
         self._complained = False
+        self._turn = threading.Lock()
         self._pace = Pace(limits)
         self._plans: Plans = {}
         self._model: Model | None = None
@@ -78,6 +79,22 @@ class Worker:
     def start(self) -> None:
         """Begin to load."""
         self._thread.start()
+
+    @property
+    def model(self) -> Model:
+        """The model, once it is loaded."""
+        assert self._model is not None  # noqa: S101 - nobody is asked for anything before
+        return self._model
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests run or wait."""
+        return self._submitted != self._completed
+
+    def run(self, inputs: dict[str, Array], names: list[str]) -> Sequence[Array]:
+        """Run the model on the caller's thread, alone: it is called by one thread at a time."""
+        with self._turn:
+            return self.model.run(inputs, names)
 
     def submit(self, serial: int, request: Request) -> None:
         """Queue an inference request."""
@@ -145,7 +162,8 @@ class Worker:
             spent = Spent(queue=begun - since, prepare=ready - begun)
             if isinstance(prepared, Answer):
                 return prepared, spent, None
-            arrays = model.run(prepared.inputs, prepared.names)
+            with self._turn:
+                arrays = model.run(prepared.inputs, prepared.names)
             ran = time.monotonic()
             answer = finish(prepared, arrays, self._identity, self._limits)
             done = time.monotonic()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import onnx
@@ -45,10 +46,10 @@ class Running:
             argv, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
 
-    def order(self, method: str, path: str, body: bytes | None = None):
+    def order(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None):
         connection = UnixConnection(self.control)
         with contextlib.closing(connection):
-            connection.request(method, path, body)
+            connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
 
@@ -77,14 +78,22 @@ class Running:
         """Let inferences that take until they are released come to their end."""
         Path(f"{self.gate}.go").touch()
 
-    def wait_for(self, name: str, value: int) -> None:
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric's values, over all its labels."""
+        with contextlib.closing(UnixConnection(self.control)) as connection:
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        return sum(float(line.rsplit(maxsplit=1)[1]) for line in lines if line.split("{")[0].split()[0] == name)
+
+    def wait_for(self, name: str, value: int, prefix: str = "edgewise_serve_") -> None:
         """Wait until a metric has a value. The connections asked on are not counted."""
         with contextlib.closing(UnixConnection(self.control)) as connection:
 
             def read() -> float:
                 connection.request("GET", "/metrics")
                 text = connection.getresponse().read().decode()
-                found = next((line for line in text.splitlines() if line.startswith(f"edgewise_serve_{name} ")), "0 0")
+                named = (f"{prefix}{name} ", f"{prefix}{name}{{")
+                found = next((line for line in text.splitlines() if line.startswith(named)), "0 0")
                 return float(found.split()[1]) - (name == "connections")
 
             read()  # by the next answer the server has seen that connections closed before this one have ended
@@ -122,6 +131,15 @@ class Supervisor:
             gate.touch()
         argv = [sys.executable, str(SLOW), str(self.listener.fileno()), str(control), str(gate), json.dumps(limits)]
         return self._add(Running(argv, self.listener, control, gate))
+
+    def stuck(self):
+        """Return something with a control socket that takes everything and answers nothing."""
+        listener = socket.socket(socket.AF_UNIX)
+        control = self.folder / f"stuck-{len(self.sockets)}.sock"
+        listener.bind(str(control))
+        listener.listen()
+        self.sockets.append(listener)
+        return types.SimpleNamespace(control=control)
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
