@@ -55,6 +55,9 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     device_hours: float = 0.0
     exchanges: int = 0
     power_cuts: int = 0
+    recovered: int = 0
+    bricked: int = 0
+    mixed: int = 0
     disk_faults: int = 0
     died: bool = False
     broken: tuple[str, ...] = ()
@@ -78,13 +81,26 @@ def _run(seed):
 def _cuts(name):
     result = run_power_cuts([each for each in SCENARIOS if each.name == name], second=1.0)
     broken = tuple(str(failure) for failure in result.failures)
-    return Outcome(power_cuts=result.cuts, broken=broken, replay=_replay(Task(cuts=name)))
+    return Outcome(
+        power_cuts=result.cuts,
+        recovered=result.recovered,
+        bricked=result.bricked,
+        mixed=result.mixed,
+        broken=broken,
+        replay=_replay(Task(cuts=name)),
+    )
 
 
 def _faults(name):
     result = run_disk_faults([each for each in SCENARIOS if each.name == name], share=1.0)
     broken = tuple(str(failure) for failure in result.failures)
-    return Outcome(power_cuts=result.cuts, disk_faults=result.faults, broken=broken, replay=_replay(Task(faults=name)))
+    return Outcome(
+        power_cuts=result.cuts,
+        recovered=result.cuts - len(broken),
+        disk_faults=result.faults,
+        broken=broken,
+        replay=_replay(Task(faults=name)),
+    )
 
 
 def _replay(task):
@@ -133,6 +149,7 @@ class Sum:
     def __init__(self):
         self.began = self.said = time.monotonic()
         self.tasks = self.exchanges = self.power_cuts = self.disk_faults = self.broken = self.died = 0
+        self.recovered = self.bricked = self.mixed = 0
         self.device_hours = 0.0
 
     def add(self, task, outcome):
@@ -141,6 +158,11 @@ class Sum:
         self.device_hours += outcome.device_hours
         self.exchanges += outcome.exchanges
         self.power_cuts += outcome.power_cuts
+        self.recovered += outcome.recovered
+        self.bricked += outcome.bricked
+        self.mixed += outcome.mixed
+        if outcome.power_cuts:
+            print(f"{task}: {outcome.power_cuts:,} tried, {outcome.recovered:,} recovered from", flush=True)
         self.disk_faults += outcome.disk_faults
         if outcome.broken:
             self.broken += 1
@@ -154,7 +176,8 @@ class Sum:
             hourly = self.device_hours * 3600.0 / seconds
             parts.append(f"{self.device_hours:,.0f} device-hours ({hourly:,.0f} per wall hour), {self.exchanges:,} exchanges")
         if self.power_cuts:
-            parts.append(f"{self.power_cuts:,} power cuts, {self.disk_faults:,} failed disk operations")
+            parts.append(f"{self.power_cuts:,} power cuts tried, {self.disk_faults:,} failed disk operations")
+            parts.append(f"{self.recovered:,} recovered from, {self.bricked} bricked, {self.mixed} mixed")
         return f"{', '.join(parts)}: {self.broken} with violations"
 
 
