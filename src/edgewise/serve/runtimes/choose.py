@@ -13,12 +13,13 @@ RUNTIMES: Final = tuple(sorted(set(_BY_SUFFIX.values())))
 
 
 def find_model(tree: Path, runtime: str = "") -> tuple[Path, str]:
-    """Return the tree's only model file and its runtime: `runtime` when one is asked for, else the one of the file's suffix. Raises
-    `ModelFailed`."""
+    """Return the tree's only model file (`tree` may be that file) and its runtime: `runtime` when one is asked for, else the one of the
+    file's suffix. Raises `ModelFailed`."""
     if runtime and runtime not in RUNTIMES:
         raise ModelFailed(f"there is no runtime {runtime!r}: there are {', '.join(RUNTIMES)}")
     try:
-        found = [each for each in tree.iterdir() if each.suffix in _BY_SUFFIX and each.is_file()]
+        files = [tree] if tree.is_file() else tree.iterdir()
+        found = [each for each in files if each.suffix in _BY_SUFFIX and each.is_file()]
     except OSError as error:
         raise ModelFailed(f"the model's folder cannot be read: {error.strerror}") from error
     if len(found) != 1:
