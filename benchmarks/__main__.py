@@ -17,6 +17,8 @@ from benchmarks.row import Row
 
 MODULES = (
     "placement",
+    "analysis_false_rollbacks",
+    "analysis_detection",
     "store",
     "agent_memory",
     "agent_wire",
@@ -25,6 +27,8 @@ MODULES = (
     "gateway_desired",
     "gateway_reconnect",
     "control_memory",
+    "serve_swaps",
+    "serve_shadow",
     "twin_exchanges",
     "twin_rehearsal",
     "twin_hours",
