@@ -128,6 +128,7 @@ def secret(view: "FleetView", change: Change, document: Document | None) -> None
 def workload(view: "FleetView", change: Change, document: Document | None) -> None:
     key = (change.key.namespace, change.key.name)
     before = view.workloads.get(key)
+    view.shortest_patience = None
     if document is None:
         if before is not None and before.revision < change.revision:
             del view.workloads[key]

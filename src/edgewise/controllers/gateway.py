@@ -181,15 +181,16 @@ def settle(view: FleetView, decision: ReportDecision, written: Written) -> None:
 def _malformed(report: Report, limits: ReportLimits) -> Refusal | None:
     if not _is_session(report.incarnation) or not _is_session(report.session):
         return refuse(400, "Malformed", "incarnation and session must be printable and not empty")
-    count = 0
+    count = series = 0
     for items in report.lanes.values():
         count += len(items.items)
+        for item in items.items:
+            if type(item) is FrameReport:
+                series += len(item.series)
         if items.first + len(items.items) > _NUMBER_MAX or not 0 <= items.dropped <= _NUMBER_MAX:
             return refuse(400, "Malformed", "an item's number is out of range")
     if count > limits.items_max:
         return refuse(413, "TooManyItems", f"{count} items, at most {limits.items_max} are allowed in one report")
-    telemetry = [item for items in report.lanes.values() for item in items.items if type(item) is FrameReport]
-    series = sum(len(frame.series) for frame in telemetry)
     if series > limits.series_max:
         return refuse(413, "TooManySeries", f"{series} series, at most {limits.series_max} are allowed in one report")
     return None

@@ -93,6 +93,8 @@ class FleetView:
         self.contents: dict[str, int] = {}
         self.shared = Shared()
         self.removed: dict[Key, int] = {}
+        self.shortest_patience: float | None = None
+        """How long an agent may be silent at the least (`patience`); None: to be looked for."""
         self._demands: dict[tuple[str, str, str, str], Demand] = {}
 
     # ---- being kept current ----

@@ -64,6 +64,15 @@ def later(one: LaneState, other: LaneState) -> LaneState:
     )
 
 
+def after_start(state: LaneState, *, lazy: bool) -> LaneState:
+    """Return from where to go on after a start that found `state`: above every number that may have been sent."""
+    last, skipped = max(state.last, state.mark), state.skipped
+    if state.ceiling > last and not state.clean:
+        skipped += 0 if lazy else state.ceiling - last
+        last = state.ceiling
+    return msgspec.structs.replace(state, last=last, skipped=skipped, clean=False)
+
+
 def count(runs: Sequence[Run], pending: Sequence[Pending], above: int, up_to: int) -> int:
     """Return how many items are held whose number is above one and not above another."""
     held = sum(above < item.number <= up_to for item in pending) if pending else 0

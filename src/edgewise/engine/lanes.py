@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from edgewise.engine import segments
-from edgewise.engine.lane_state import LaneCounts, LaneRules, LaneState, Pending, Run, count, later, note
+from edgewise.engine.lane_state import LaneCounts, LaneRules, LaneState, Pending, Run, after_start, count, later, note
 from edgewise.engine.limits import EngineLimits
 from edgewise.ports.files import Files, FilesError, Full, Missing
 from edgewise.resources.decoding import UNREADABLE
@@ -20,8 +20,6 @@ from edgewise.resources.decoding import UNREADABLE
 _ITEM: Final = 1
 _STATE: Final = 2
 _NUMBER_BYTES: Final = 8
-
-
 _STATE_ENCODER: Final = msgspec.msgpack.Encoder()
 _STATE_DECODER: Final = msgspec.msgpack.Decoder(LaneState)
 
@@ -40,6 +38,7 @@ class Lane:
         "_pending",
         "_runs",
         "_safe",
+        "_segment_bytes",
         "_sizes",
         "_skip",
         "_state",
@@ -47,6 +46,7 @@ class Lane:
         "_unsynced",
         "_writer",
         "damaged",
+        "disk_bytes",
         "problem",
         "rules",
         "unbounded",
@@ -58,6 +58,8 @@ class Lane:
         self._durable_ceiling = 0
         self._runs: list[Run] = []
         self._sizes: dict[int, int] = {}
+        self.disk_bytes = 0  # the sum of the sizes
+        self._segment_bytes = min(limits.outbox_segment_bytes, max(1, rules.bytes_max // 4))
         self._writer: segments.SegmentWriter | None = None
         self._pending: list[Pending] = []
         self._skip = (0, 0)  # segment and offset: what stands there before it is acknowledged
@@ -99,11 +101,6 @@ class Lane:
         return state.mark >= state.last or not self._count(state.mark, state.last)
 
     @property
-    def disk_bytes(self) -> int:
-        """Bytes on the disk."""
-        return sum(self._sizes.values())
-
-    @property
     def memory_bytes(self) -> int:
         """Bytes that the disk has not taken yet."""
         return sum(len(item.payload) for item in self._pending) if self._pending else 0
@@ -143,10 +140,14 @@ class Lane:
                 self._broken(error)
                 return
             self.problem = None
-            self._sizes[writer.number] = writer.size
+            self._sized(writer.number, writer.size)
             note(self._runs, writer.number, item.number)
             self._unsynced = True
             del self._pending[0]
+
+    def _sized(self, segment: int, size: int) -> None:
+        self.disk_bytes += size - self._sizes.get(segment, 0)
+        self._sizes[segment] = size
 
     def _begin_reading_at(self, writer: segments.SegmentWriter) -> None:
         """Remember where the first item of a segment stands that waits, so that nothing before it is read again."""
@@ -156,7 +157,7 @@ class Lane:
     def _ready(self) -> segments.SegmentWriter:
         """Return a writer with room, mending or rolling as needed. Raises `FilesError`."""
         self._mend_only()
-        if self._writer is None or self._writer.size >= self._segment_bytes():
+        if self._writer is None or self._writer.size >= self._segment_bytes:
             self._roll()
         assert self._writer is not None  # noqa: S101 - `_roll` has just seen to it
         return self._writer
@@ -165,9 +166,6 @@ class Lane:
         if self._writer is None and self._number:
             self._mend()
 
-    def _segment_bytes(self) -> int:
-        return min(self._limits.outbox_segment_bytes, max(1, self.rules.bytes_max // 4))
-
     def _roll(self) -> None:
         if self._writer is not None:
             self._synced(self._writer)
@@ -175,7 +173,8 @@ class Lane:
         writer = segments.make(self._files, self._folder, self.rules.use, number, (_STATE, _STATE_ENCODER.encode(self._state)))
         if self._writer is not None:
             self._writer.close()
-        self._writer, self._number, self._sizes[number], self._safe = writer, number, writer.size, writer.size
+        self._writer, self._number, self._safe = writer, number, writer.size
+        self._sized(number, writer.size)
         self._durable_ceiling = self._state.ceiling
 
     def _mend(self) -> None:
@@ -198,7 +197,8 @@ class Lane:
         disk."""
         frames = [frame for frame in scanned.frames if self._safe < frame.end <= self._sizes[self._number] and frame.kind == _ITEM]
         items = [Pending(_number_of(frame), frame.payload[_NUMBER_BYTES:]) for frame in frames]
-        self._sizes[self._number], self._lost, self._unsynced = self._safe, False, False
+        self._sized(self._number, self._safe)
+        self._lost = self._unsynced = False
         self._skip, self._taken = (0, 0), (0, 0, 0)
         for run in self._runs:
             if items and run.segment == self._number:
@@ -217,7 +217,7 @@ class Lane:
         try:
             writer = self._ready()
             writer.append(_STATE, _STATE_ENCODER.encode(self._state))
-            self._sizes[writer.number] = writer.size
+            self._sized(writer.number, writer.size)
             if sync:
                 self._synced(writer)
                 self._durable_ceiling = self._state.ceiling
@@ -228,6 +228,8 @@ class Lane:
 
     def flush(self) -> bool:
         """Bring all items to the disk. Returns whether they are there."""
+        if not (self._unsynced or self._pending or self._lost):
+            return True
         self._write_pending()
         if self._unsynced and self._writer is not None:
             try:
@@ -288,7 +290,8 @@ class Lane:
         except FilesError as error:
             self._broken(error)
             return False
-        self._runs, self._unsynced, self._sizes[self._number] = [], False, self._writer.size
+        self._runs, self._unsynced = [], False
+        self._sized(self._number, self._writer.size)
         self._skip, self._taken = (0, 0), (0, 0, 0)
         self._durable_ceiling = self._state.ceiling
         return True
@@ -318,8 +321,9 @@ class Lane:
         segment, number, end = self._taken
         if segment and number <= mark:
             self._skip = (segment, end)
-        self._pending = [item for item in self._pending if item.number > mark]
-        keep = {run.segment for run in self._runs if run.last > mark} | {self._number}
+        if self._pending:
+            self._pending = [item for item in self._pending if item.number > mark]
+        keep = {self._number, *(run.segment for run in self._runs if run.last > mark)}
         done = [number for number in self._sizes if number not in keep]
         if not done or not self._remove(done):
             self._write_state(sync=False)
@@ -331,7 +335,7 @@ class Lane:
         try:
             for number in sorted(numbers):
                 self._files.remove(segments.path_of(self._folder, number))
-                del self._sizes[number]
+                self.disk_bytes -= self._sizes.pop(number)
         except FilesError as error:
             self.problem = error
             return False
@@ -346,7 +350,7 @@ class Lane:
     def take(self, items_max: int, bytes_max: int) -> tuple[int, list[bytes]]:
         """Return the oldest consecutive items that may be sent, and the number of the first; at least one item if there is any, however
         large."""
-        if not self.unbounded and self.held:
+        if not self.unbounded and self._state.last > self._durable_ceiling and not self.empty:
             self.reserve()
         if not self.rules.lazy:
             self.flush()
@@ -456,7 +460,7 @@ class Lane:
             scanned = None
         if scanned is None or scanned.number != number or not scanned.frames or scanned.damaged or (scanned.torn and not newest):
             self.damaged = True
-        self._sizes[number] = scanned.good if scanned else 0
+        self._sized(number, scanned.good if scanned else 0)
         for frame in scanned.frames if scanned else ():
             state = self._fold(state, number, frame)
         return state
@@ -476,13 +480,9 @@ class Lane:
 
     def _settle(self, state: LaneState) -> None:
         """Go on above every number that may have been sent, and account for all that is neither held nor acknowledged."""
-        last, skipped = max(state.last, state.mark), state.skipped
-        if state.ceiling > last and not state.clean:
-            skipped += 0 if self.rules.lazy else state.ceiling - last
-            last = state.ceiling
-        self._state = msgspec.structs.replace(state, last=last, skipped=skipped, clean=False)
+        self._state = state = after_start(state, lazy=self.rules.lazy)
         self._durable_ceiling = state.ceiling
-        self._state = msgspec.structs.replace(self._state, dropped=max(last - skipped - state.acknowledged - self.held, 0))
+        self._state = msgspec.structs.replace(state, dropped=max(state.last - state.skipped - state.acknowledged - self.held, 0))
 
     def close(self) -> None:
         """Write down that the end was clean, so that the next start skips no numbers."""

@@ -65,7 +65,10 @@ class Outbox:
     @property
     def empty(self) -> bool:
         """Whether nothing waits."""
-        return all(lane.empty for lane in self._lanes.values())
+        for lane in self._lanes.values():  # noqa: SIM110 - asked all the time, and a generator costs more than the looking
+            if not lane.empty:
+                return False
+        return True
 
     def counts(self) -> dict[LaneName, LaneCounts]:
         """Return what became of every lane's items."""
@@ -75,14 +78,23 @@ class Outbox:
 
     def append(self, lane: LaneName, item: Item) -> None:
         """Hold `item` until it is acknowledged, or dropped over budget. Durable after `flush`."""
-        lanes = self._lanes.values()
-        self._lanes[lane].append(_ITEM_ENCODER.encode(item))
-        while sum(one.disk_bytes for one in lanes) > self._limits.outbox_bytes_max and self._drop(Lane.drop_segment):
+        into = self._lanes[lane]
+        into.append(_ITEM_ENCODER.encode(item))
+        while self._disk_bytes() > self._limits.outbox_bytes_max and self._drop(Lane.drop_segment):
             pass
-        if isinstance(self._lanes[lane].problem, Full) and self._drop(Lane.drop_segment):
-            self._lanes[lane].flush()
-        while sum(one.memory_bytes for one in lanes) > self._limits.outbox_memory_bytes_max and self._drop(Lane.drop_pending):
+        if into.problem is None:
+            return
+        if isinstance(into.problem, Full) and self._drop(Lane.drop_segment):
+            into.flush()
+        most = self._limits.outbox_memory_bytes_max
+        while sum(one.memory_bytes for one in self._lanes.values()) > most and self._drop(Lane.drop_pending):
             pass
+
+    def _disk_bytes(self) -> int:
+        size = 0
+        for lane in self._lanes.values():
+            size += lane.disk_bytes
+        return size
 
     def _drop(self, drop: Callable[[Lane], bool]) -> bool:
         return any(drop(self._lanes[name]) for name in reversed(LANES))
@@ -119,7 +131,7 @@ class Outbox:
             if items_left <= 0 or bytes_left <= 0:
                 break
             lane = self._lanes[name]
-            if not lane.held:
+            if lane.empty:
                 continue
             first, payloads = lane.take(items_left, bytes_left)
             items = _decoded(payloads)
@@ -134,12 +146,13 @@ class Outbox:
     def acknowledge(self, answer: ReportAnswer) -> None:
         """Forget what the control plane keeps. A mark beyond what was ever numbered here says that this outbox lost something: it goes on
         under a new incarnation then, and sends all it holds again."""
-        if any(mark > self._lanes[name].last for name, mark in answer.marks.items() if name in self._lanes):
-            self._renumber(written=True)
-            return
-        for name, mark in answer.marks.items():
-            if name in self._lanes:
-                self._lanes[name].acknowledge(mark)
+        lanes = [(self._lanes[name], mark) for name, mark in answer.marks.items() if name in self._lanes]
+        for lane, mark in lanes:
+            if mark > lane.last:
+                self._renumber(written=True)
+                return
+        for lane, mark in lanes:
+            lane.acknowledge(mark)
 
     # ---- incarnation ----
 

@@ -19,6 +19,7 @@ VERSION: Final = 1
 _MAGIC: Final = b"EWSG"
 _HEADER: Final = struct.Struct("<4sHHQI")  # magic, version, use, segment number, checksum of what stands before
 _FRAME: Final = struct.Struct("<IIB")  # length of the payload, checksum, kind
+_PLACE: Final = struct.Struct("<QQBI")  # segment number, offset, kind, length of the payload: what the checksum covers besides it
 _NEW: Final = "new"
 _NAME_CHARS: Final = 8
 HEADER_BYTES: Final = _HEADER.size
@@ -68,7 +69,7 @@ def frame(number: int, offset: int, kind: int, payload: bytes) -> bytes:
 
 
 def _checksum(number: int, offset: int, kind: int, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(struct.pack("<QQBI", number, offset, kind, len(payload))))
+    return zlib.crc32(payload, zlib.crc32(_PLACE.pack(number, offset, kind, len(payload))))
 
 
 def scan(data: bytes, use: int) -> Scanned:

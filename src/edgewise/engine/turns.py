@@ -88,7 +88,7 @@ class Turns(Generic[S]):
 
     def wake(self) -> float | None:
         """Return when the next `turn` without an event is due (monotonic), or None."""
-        wake = self._due()
+        wake = self._wake if self._asked is self.state else self._due()
         if self._deferred or self._failures:
             wake = self._retry_at if wake is None else max(wake, self._retry_at)
         return wake

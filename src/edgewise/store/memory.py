@@ -126,8 +126,10 @@ class MemoryStore:
         # The latest incarnation stands last.
         lanes = incarnations.pop(mark.incarnation, {})
         incarnations[mark.incarnation] = lanes
-        known = lanes.get(mark.lane, mark)
-        lanes[mark.lane] = msgspec.structs.replace(mark, number=max(mark.number, known.number), dropped=max(mark.dropped, known.dropped))
+        known = lanes.get(mark.lane)
+        if known is not None and (known.number > mark.number or known.dropped > mark.dropped):
+            mark = msgspec.structs.replace(mark, number=max(mark.number, known.number), dropped=max(mark.dropped, known.dropped))
+        lanes[mark.lane] = mark
         while len(incarnations) > self._limits.incarnations_kept:
             del incarnations[next(iter(incarnations))]
 

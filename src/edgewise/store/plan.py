@@ -90,7 +90,10 @@ def _check_mark(mark: Mark, limits: StoreLimits) -> None:
 
 def _all_of(type_: type, *parts: object) -> bool:
     """Structs do not check what they are made of; what is stored wrongly could never be read again."""
-    return all(isinstance(part, type_) for part in parts)
+    for part in parts:  # noqa: SIM110 - looked at for every write, and a generator costs more than the looking
+        if not isinstance(part, type_):
+            return False
+    return True
 
 
 def _check_name(part: str, limits: StoreLimits) -> None:

@@ -78,7 +78,7 @@ class Calls:
 
     def due(self, now: float) -> float:
         """Return when to `look` again at the latest; infinity: never."""
-        at = min(self._report_at, self._poll_at)
+        at = min(self._poll_at, self._report_at)
         silence = self._contact.due_in(now)
         return at if silence is None else min(at, now + max(silence, TICK_SECONDS_MIN))
 

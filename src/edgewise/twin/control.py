@@ -82,7 +82,8 @@ class SimControl:
     def _forget(self) -> None:
         self._heard: dict[str, float] = {}
         self._flush: Ticket | None = None
-        self._reporting: dict[str, deque[Callable[[], None]]] = {}
+        self._reporting: dict[str, deque[Callable[[], None]] | None] = {}
+        """Agents with a report under way, and what waits behind it."""
         self._waiting: dict[Caller, None] = {}
         self._stirred: Ticket | None = None
         self._wake: Ticket | None = None
@@ -213,17 +214,17 @@ class SimControl:
         except msgspec.DecodeError as error:
             caller.reply(Refused(status=400, reason="Malformed", message=str(error)))
             return
-        turns = self._reporting.get(agent)
-        if turns is None:
-            self._reporting[agent] = deque()
-        elif len(turns) >= self.limits.reports_waiting_max:
+        if agent not in self._reporting:
+            self._reporting[agent] = None
+            self._write_report(agent, report, caller, 0)
+            return
+        turns = self._reporting[agent] or deque()
+        if len(turns) >= self.limits.reports_waiting_max:
             caller.reply(self.busy("this agent has too many reports under way", 429))
             return
-        else:
-            self._waiting[caller] = None
-            turns.append(lambda: self._write_report(agent, report, caller, 0))
-            return
-        self._write_report(agent, report, caller, 0)
+        self._waiting[caller] = None
+        turns.append(lambda: self._write_report(agent, report, caller, 0))
+        self._reporting[agent] = turns
 
     def _write_report(self, agent: str, report: Report, caller: Caller, tries: int) -> None:
         if tries >= self.limits.answer_conflicts_max:
@@ -265,8 +266,8 @@ class SimControl:
         turns = self._reporting.get(agent)
         if turns:
             self.kernel.after(0.0, self.alive(turns.popleft()))
-        elif turns is not None:
-            del self._reporting[agent]
+        else:
+            self._reporting.pop(agent, None)
         caller.reply(outcome)
 
     def quarantine(self, agent: str, refusal: answers.Refusal) -> None:

@@ -58,19 +58,16 @@ class PlainFile:
 
     def append(self, data: bytes) -> None:
         """See `Appender.append`."""
-        if self._disk.limited:
-            self._disk.changing("", len(data))
+        self._disk.grown(len(data))
         self.data += data
 
     def sync(self) -> None:
         """See `Appender.sync`."""
-        if self._disk.limited:
-            self._disk.changing("")
+        self._disk.changing("")
 
     def truncate(self, size: int) -> None:
         """See `Appender.truncate`."""
-        if self._disk.limited:
-            self._disk.changing("")
+        self._disk.grown(0, size - len(self.data))
         self.data = self.data[:size].ljust(size, b"\0")
 
     def close(self) -> None:
@@ -81,11 +78,12 @@ class PlainDisk:
     """`Files` in memory. `fault`, while it is set, is raised by every changing operation (and, when it is `Damaged`, by reading as well).
     `capacity` in bytes."""
 
-    __slots__ = ("_files", "_folders", "capacity", "fault")
+    __slots__ = ("_files", "_folders", "_used", "capacity", "fault")
 
     def __init__(self, capacity: int = ENDLESS) -> None:
         self._files: dict[str, bytes | PlainFile] = {}
         self._folders = _NO_FOLDERS
+        self._used = 0
         self.capacity = capacity
         self.fault: type[FilesError] | None = None
 
@@ -143,7 +141,7 @@ class PlainDisk:
 
     def used_bytes(self) -> int:
         """See `TwinDisk.used_bytes`."""
-        return sum(map(len, self._files.values()))
+        return self._used
 
     # ---- changing ----
 
@@ -166,6 +164,7 @@ class PlainDisk:
         if name in self._folders:
             raise PathRefused(path, "a folder")
         self.changing(path, len(data))
+        self._used += len(data) - len(self._files.get(name, b""))
         self._files[name] = data
 
     def appender(self, path: str, mode: int = 0o600) -> PlainFile:
@@ -200,6 +199,7 @@ class PlainDisk:
             raise PathRefused(target, "something else is in the way")
         self.changing(source)
         if not is_folder:
+            self._used -= len(self._files.get(new, b""))
             self._files[new] = self._files.pop(old)
             return
         start, length = f"{old}/", len(old)
@@ -221,7 +221,7 @@ class PlainDisk:
         name, folder = _file(path)
         if name in self._files:
             self.changing(path)
-            del self._files[name]
+            self._used -= len(self._files.pop(name))
             return
         if name not in self._folders:
             self._no_file_above(folder, path)
@@ -229,21 +229,21 @@ class PlainDisk:
         self.changing(path)
         start = f"{name}/"
         for inner in [inner for inner in self._files if inner.startswith(start)]:
-            del self._files[inner]
+            self._used -= len(self._files.pop(inner))
         self._folders = _shared(tuple(sorted(inner for inner in self._folders if inner != name and not inner.startswith(start))))
 
     # ---- inside ----
 
-    @property
-    def limited(self) -> bool:
-        """Whether a change may fail."""
-        return self.fault is not None or self.capacity < ENDLESS
+    def grown(self, more: int, by: int | None = None) -> None:
+        """Let an open file grow by `by` bytes, which are `more` unless that is given, or raise what it is to fail with."""
+        self.changing("", more)
+        self._used += more if by is None else by
 
     def changing(self, path: str, more: int = 0) -> None:
         """Raise what a changing operation is to fail with."""
         if self.fault is not None and (self.fault is not Full or more):
             raise self.fault(path, "made to fail")
-        if more and self.capacity < ENDLESS and self.used_bytes() + more > self.capacity:
+        if more and self._used + more > self.capacity:
             raise Full(path, "no room left")
 
     def _in_folder(self, folder: str, path: str) -> None:

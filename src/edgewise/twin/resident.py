@@ -395,7 +395,7 @@ class Resident:
         now = clock.monotonic()
         at = min(self._calls.due(now), self._frame_at)
         wake = self._turns.wake()
-        if wake is not None:
+        if wake is not None and wake < at:
             at = min(at, max(wake, now + TICK_SECONDS_MIN))
         if self._forgetting > 0:
             at = min(at, now + _FORGET_POLL_SECONDS)
@@ -427,7 +427,13 @@ class Resident:
         if self._ended:
             return
         if self._frame_at <= now:
-            self._frame(now)
+            self.busy = True  # the alarm is set once, below
+            try:
+                self._frame(now)
+            finally:
+                self.busy = False
+            if self._queue:
+                self._pump()
         self._calls.look(now)
         if self._forgetting > 0 and (self.outbox.empty or now - self._forgetting > _FORGET_SECONDS):
             self._forget()
