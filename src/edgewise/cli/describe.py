@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
 
+from edgewise.cli.evidence import evidence, strategy_words
 from edgewise.cli.output import as_yaml, painted, table
 from edgewise.cli.tables import (
     artifact_of,
@@ -26,7 +27,7 @@ from edgewise.resources.meta import Condition
 from edgewise.resources.rollout import MemberCounts, Rollout
 from edgewise.resources.selector import Selector
 from edgewise.resources.site import Site
-from edgewise.resources.workload import Canary, Strategy, Workload, WorkloadRevision
+from edgewise.resources.workload import Workload, WorkloadRevision
 
 if TYPE_CHECKING:
     from edgewise.client.answers import DevicePlan
@@ -98,7 +99,7 @@ async def _workload(client: "Client", workload: Workload, now: float) -> Lines:
         ("Placement", f"{place}, {selector_words(spec.placement.selector)}, prefer {spec.placement.prefer}"),
         ("Resources", f"memory {spec.resources.memory or '-'}, cpu {spec.resources.cpu or '-'}"),
         ("Parameters", labels({key: str(value) for key, value in spec.parameters.items()})),
-        ("Strategy", _strategy(spec.strategy)),
+        ("Strategy", strategy_words(spec.strategy)),
         ("Disconnect", _disconnect(workload)),
         ("Revision", f"{or_dash(status.revision)} (stable: {or_dash(status.stable_revision)}, made so far: {status.revisions})"),
         ("Rejected", ", ".join(status.rejected) or "<none>"),
@@ -157,18 +158,6 @@ def selector_words(selector: Selector) -> str:
         values = f" {', '.join(each.values)}" if each.values else ""
         words.append(f"{each.key} {each.operator}{values}")
     return " and ".join(words) or "any device"
-
-
-def _strategy(strategy: Strategy) -> str:
-    canary: Canary = strategy.canary
-    waves = ", ".join(str(wave) for wave in canary.waves)
-    words = [f"waves {waves}", f"observed for {canary.observe_for}", f"failure budget {canary.failure_budget}"]
-    if canary.unavailability_budget is not None:
-        words.append(f"unavailability budget {canary.unavailability_budget}")
-    for metric in strategy.analysis:
-        bounds = [f"{word} {bound}" for word, bound in (("min", metric.min), ("max", metric.max)) if bound is not None]
-        words.append(f"{metric.metric} {' '.join(bounds)} over {metric.min_samples} samples")
-    return "; ".join(words)
 
 
 def _disconnect(workload: Workload) -> str:
@@ -244,23 +233,35 @@ async def _rollout(client: "Client", rollout: Rollout, now: float) -> Lines:
         ("To", f"{spec.to_revision} (version {or_dash(spec.version)})"),
         ("State", painted(status.state.value) + (", paused by a person" if spec.paused else "")),
         ("Message", or_dash(status.message)),
-        ("Wave", f"{wave_of(rollout)} (asked for: {', '.join(str(wave) for wave in spec.strategy.canary.waves)})"),
+        ("Strategy", strategy_words(spec.strategy)),
+        ("Wave", f"{wave_of(rollout)}{f', {status.phase}' if status.phase else ''}"),
         (
             "Members",
             _members(counts),
         ),
         ("Touched", f"{status.touched} devices: {', '.join(status.touched_devices) or '-'}"),
         ("Took", span(max(0.0, ended - status.started_at)) if status.started_at else "-"),
-        ("Analysis", painted(status.analysis.value)),
+        ("Analysis", painted(status.analysis.value) + (f", winner: {status.winner}" if status.winner else "")),
+        ("Compared with", ", ".join(status.controls) or "-"),
     ]
     lines = [*_pairs(pairs), "", "Metrics:"]
     lines += _table(
-        ["METRIC", "STATE", "MEAN", "SAMPLES", "MESSAGE"],
+        ["METRIC", "STATE", "MEAN", "SAMPLES", "BEFORE", "SAMPLES"],
         [
-            [each.metric, each.state.value, "-" if each.mean is None else f"{each.mean:.4g}", str(each.samples), each.message]
+            [
+                each.metric,
+                each.state.value,
+                "-" if each.mean is None else f"{each.mean:.4g}",
+                str(each.samples),
+                "-" if each.old is None else f"{each.old.value:.4g}",
+                "-" if each.old is None else str(each.old.samples),
+            ]
             for each in status.verdicts
         ],
     )
+    lines += ["", "Evidence:", *(evidence(rollout) or ["  <none>"])]
+    if status.left_out:
+        lines += ["", "Not in this wave:", *_failures(sorted(status.left_out.items()))]
     lines += ["", "Failures:", *_failures(sorted(status.failures.items()))]
     members = [
         each

@@ -67,12 +67,14 @@ async def _watch(workload: str, seconds: float, namespace: str, context: str) ->
 
 
 class _Shown:
-    """Prints a line for each change that matters; on a terminal, lines of the same wave replace each other."""
+    """Prints a line for each change that matters, and the evidence of each wave that was judged; on a terminal, lines of the same wave
+    replace each other."""
 
     def __init__(self, *, live: bool) -> None:
         self._live = live
         self._last = ""
         self._stage: tuple[object, ...] = ()
+        self._explained: set[tuple[str, int, float]] = set()
 
     def show(self, rollout: "Rollout") -> None:
         from edgewise.cli import output
@@ -84,6 +86,22 @@ class _Shown:
         again = self._live and self._last and stage == self._stage
         output.out(("\033[F\033[K" if again else "") + line + "\n")
         self._last, self._stage = line, stage
+        self._explain(rollout)
+
+    def _explain(self, rollout: "Rollout") -> None:
+        """Print the evidence of waves that were judged since."""
+        from edgewise.cli import output
+        from edgewise.cli.evidence import stage_lines
+
+        for judged in rollout.status.stages:
+            key = (rollout.metadata.name, judged.wave, judged.at)
+            if key in self._explained:
+                continue
+            self._explained.add(key)
+            lines = stage_lines(judged)
+            if lines:
+                output.out("\n".join(lines) + "\n")
+                self._stage = ()
 
 
 def rollout_line(rollout: "Rollout") -> str:
@@ -104,10 +122,11 @@ def rollout_line(rollout: "Rollout") -> str:
         )
         if count
     ]
-    if status.analysis.value != "Pending":
+    if status.analysis.value != "Pending" and (status.verdicts or status.analysis.value != "Successful"):
         parts.append(f"analysis {status.analysis.value}")
     tail = f": {status.message}" if status.message else ""
-    return f"{rollout.metadata.name}   {painted(status.state.value)}   wave {wave_of(rollout)}   {', '.join(parts)}{tail}"
+    phase = f" {status.phase}" if status.phase and status.waves > 1 else ""
+    return f"{rollout.metadata.name}   {painted(status.state.value)}   wave {wave_of(rollout)}{phase}   {', '.join(parts)}{tail}"
 
 
 def pause(workload: options.Workload, namespace: options.Namespace = "", context: options.ContextName = "") -> None:
@@ -177,3 +196,9 @@ async def _history(workload: str, form: options.OutputFormat, namespace: str, co
         sys.stderr.write(f"no rollouts of {workload} found\n")
         return
     output.out(output.resources(BY_NAME["Rollout"], rollouts, form, time.time(), namespaces=False))
+    if form in {"table", "wide"}:
+        from edgewise.cli.evidence import summaries
+
+        lines = summaries(rollouts)
+        if lines:
+            output.out("\nHow they were judged:\n" + "\n".join(f"  {line}" for line in lines) + "\n")

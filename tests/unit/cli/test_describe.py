@@ -68,7 +68,7 @@ async def test_a_device_says_what_it_has_and_refuses(make, now):
 async def test_a_rollout_says_how_it_went(make, now):
     text = await described(Fleet(make), make("Rollout"), now)
     for said in (
-        "2/3 (asked for: 1, 25%, 100%)",
+        "waves 1, 25%, 100%; observed for 30s",
         "1 done, 1 updating, 0 waiting, 1 failed, 1 unreached",
         "0.97",
         "120",

@@ -11,6 +11,7 @@ from edgewise.control.api.access import guard, public
 from edgewise.control.api.actions import action_handlers
 from edgewise.control.api.artifacts import artifact_handlers
 from edgewise.control.api.errors import ApiError, on_any_error, on_api_error, on_http_error, on_store_error
+from edgewise.control.api.evidence import evidence_handlers
 from edgewise.control.api.observing import observing_handlers
 from edgewise.control.api.openapi import document, openapi_config
 from edgewise.control.api.placing import placing_handlers
@@ -34,6 +35,7 @@ def build_api(services: Services) -> Litestar:
     handlers = [
         *resource_handlers(services, watches, KINDS),
         *action_handlers(services),
+        *evidence_handlers(services),
         *placing_handlers(services),
         *token_handlers(services),
         *artifact_handlers(services),
