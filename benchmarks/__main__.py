@@ -19,6 +19,8 @@ MODULES = (
     "placement",
     "analysis_false_rollbacks",
     "analysis_detection",
+    "analysis_false_rollbacks",
+    "analysis_detection",
     "store",
     "agent_memory",
     "agent_wire",

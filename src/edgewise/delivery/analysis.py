@@ -153,6 +153,7 @@ def _compared(metric: AnalysisMetric, sides: Sides, rates: _Rates, undecided: An
         samples=counts[0],
         message=findings.waiting(metric, new, old),
         quantile=metric.quantile,
+        direction=metric.direction or "",
         error_rate=rates.harm,
         dropped=new.dropped + old.dropped,
     )

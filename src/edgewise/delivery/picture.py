@@ -30,11 +30,11 @@ class _Scale(msgspec.Struct, frozen=True, kw_only=True):
     margins: tuple[float, float]
 
 
-def _scale(verdict: MetricVerdict, *, lower_is_better: bool) -> _Scale | None:
+def _scale(verdict: MetricVerdict) -> _Scale | None:
     difference = verdict.difference
     if difference is None or not math.isfinite(difference.value):
         return None
-    sign = -1.0 if lower_is_better else 1.0
+    sign = -1.0 if verdict.direction == "lower" else 1.0
     low, high = (-math.inf if difference.low is None else difference.low), (math.inf if difference.high is None else difference.high)
     ends = sorted((sign * low, sign * high))
     value, margin = sign * difference.value, verdict.margin or 0.0
@@ -50,10 +50,10 @@ def _scale(verdict: MetricVerdict, *, lower_is_better: bool) -> _Scale | None:
     return _Scale(low=at(ends[0]), high=at(ends[1]), value=at(value), zero=at(0.0), margins=(at(-margin), at(margin)))
 
 
-def bar(verdict: MetricVerdict, *, lower_is_better: bool, columns: int = COLUMNS_MAX, ascii_only: bool = False) -> str:
+def bar(verdict: MetricVerdict, *, columns: int = COLUMNS_MAX, ascii_only: bool = False) -> str:
     """Return the interval of a comparison as one line of at most `columns` columns (15 to 60); empty for a verdict that compares
     nothing."""
-    scale = _scale(verdict, lower_is_better=lower_is_better)
+    scale = _scale(verdict)
     if scale is None:
         return ""
     signs = _ASCII if ascii_only else _UNICODE
@@ -76,9 +76,9 @@ def bar(verdict: MetricVerdict, *, lower_is_better: bool, columns: int = COLUMNS
     return f"worse  {''.join(cells)}  better"
 
 
-def svg(verdict: MetricVerdict, *, lower_is_better: bool, width: int = 360, height: int = 48) -> str:
+def svg(verdict: MetricVerdict, *, width: int = 360, height: int = 48) -> str:
     """Return the same as a small SVG, its title in words; empty for a verdict that compares nothing."""
-    scale = _scale(verdict, lower_is_better=lower_is_better)
+    scale = _scale(verdict)
     if scale is None:
         return ""
     inner, middle = width - 20, height // 2

@@ -18,7 +18,7 @@ Devices are compared within their stratum (device class), strata are put togethe
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -32,7 +32,8 @@ class CompareLimits(msgspec.Struct, frozen=True, kw_only=True):
     trusted before. A device counts as at most `weight_max` times the samples of the median device. With at least `outlier_cells_min`
     cells, a mean farther than `outlier_deviations` robust standard deviations from its side's median is taken to be just there. Until
     devices show how much they differ, they are taken to do so by `prior_spread` of the margin, which weighs as much as `prior_devices`
-    devices."""
+    devices. `spread_caution` over the degrees of freedom is added to how much devices seem to differ, for few devices
+    often look more alike than they are."""
 
     samples_min: int = 20
     windows_min: int = 4
@@ -41,6 +42,7 @@ class CompareLimits(msgspec.Struct, frozen=True, kw_only=True):
     outlier_deviations: float = 6.0
     prior_spread: float = 0.1
     prior_devices: float = 8.0
+    spread_caution: float = 2.0
 
 
 LIMITS: Final = CompareLimits()
@@ -113,9 +115,11 @@ def compare(sides: Sides, factor: float, margin: float, *, unit_range: bool, lim
     new, old = _enough(sides.new, limits), _enough(sides.old, limits)
     if new is None or old is None:
         return None
-    new_noise, old_noise = noise_of(new.values(), unit_range=unit_range), noise_of(old.values(), unit_range=unit_range)
-    new_points, clipped_new = points_of(new, _capped(new, new_noise, limits), limits)
-    old_points, clipped_old = points_of(old, _capped(old, old_noise, limits), limits)
+    new_means, new_clipped = clipped_means(new, unit_range=unit_range, limits=limits)
+    old_means, old_clipped = clipped_means(old, unit_range=unit_range, limits=limits)
+    new_noise = noise_of((cell for key, cell in new.items() if key not in new_clipped), unit_range=unit_range)
+    old_noise = noise_of((cell for key, cell in old.items() if key not in old_clipped), unit_range=unit_range)
+    new_points, old_points = _points(new, new_means, new_noise, limits), _points(old, old_means, old_noise, limits)
     strata, left_out = _strata(new, old, new_points, old_points, paired=sides.paired)
     if not strata:
         return None
@@ -141,7 +145,7 @@ def compare(sides: Sides, factor: float, margin: float, *, unit_range: bool, lim
         new=_side_mean([one for one, _ in strata], tau),
         old=_side_mean([other for _, other in strata], tau),
         spread=math.sqrt(tau),
-        clipped=clipped_new + clipped_old,
+        clipped=sum(new[key].devices for key in new_clipped) + sum(old[key].devices for key in old_clipped),
         left_out=left_out,
     )
 
@@ -152,26 +156,49 @@ def _enough(side: Side, limits: CompareLimits) -> Mapping[str, Cell] | None:
     return cells if counts >= limits.samples_min and windows >= limits.windows_min else None
 
 
-def _capped(cells: Mapping[str, Cell], noise: Noise, limits: CompareLimits) -> Callable[[Cell], float]:
-    """Return what gives a cell's variance of the noise, no device counting more than `weight_max` times the median one."""
+def _points(cells: Mapping[str, Cell], means: Mapping[str, float], noise: Noise, limits: CompareLimits) -> dict[str, Point]:
+    """Return the cells as points, no device counting more than `weight_max` times the median one."""
     most = limits.weight_max * statistics.median(cell.count / cell.devices for cell in cells.values())
     variance = noise.variance * noise.design
-    return lambda cell: variance / min(cell.count, most * cell.devices)
+    return {
+        key: Point(value=means[key], noise=variance / min(cell.count, most * cell.devices), devices=cell.devices)
+        for key, cell in cells.items()
+    }
 
 
-def points_of(cells: Mapping[str, Cell], noise: Callable[[Cell], float], limits: CompareLimits = LIMITS) -> tuple[dict[str, Point], int]:
-    """Return the cells' means as points, and how many were clipped because they stand far outside of all others."""
+def clipped_means(
+    cells: Mapping[str, Cell], *, unit_range: bool, limits: CompareLimits = LIMITS
+) -> tuple[dict[str, float], frozenset[str]]:
+    """Return the cells' means, those far outside of their stratum's taken to be less extreme, and which those are."""
     means = {key: cell.mean for key, cell in cells.items()}
-    clipped = 0
-    if len(cells) >= limits.outlier_cells_min:
-        middle = statistics.median(means.values())
-        robust = 1.4826 * statistics.median(abs(mean - middle) for mean in means.values())
-        for key, cell in cells.items():
-            reach = limits.outlier_deviations * math.sqrt(robust * robust + noise(cell))
+    strata: dict[str, list[str]] = {}
+    for key, cell in cells.items():
+        strata.setdefault(cell.stratum, []).append(key)
+    clipped: set[str] = set()
+    for keys in strata.values():
+        if len(keys) < limits.outlier_cells_min:
+            continue
+        middle = statistics.median(means[key] for key in keys)
+        counts = statistics.median(cells[key].count for key in keys)
+        sample = _typical_variance([cells[key] for key in keys], unit_range=unit_range)
+        usual = max(1.4826 * statistics.median(abs(means[key] - middle) for key in keys), math.sqrt(sample / counts))
+        for key in keys:
+            # A device that sent little scatters more than the others by itself.
+            reach = limits.outlier_deviations * usual * math.sqrt(max(1.0, counts / cells[key].count))
             if abs(means[key] - middle) > reach:
                 means[key] = middle + math.copysign(reach, means[key] - middle)
-                clipped += cell.devices
-    return {key: Point(value=means[key], noise=noise(cell), devices=cell.devices) for key, cell in cells.items()}, clipped
+                clipped.add(key)
+    return means, frozenset(clipped)
+
+
+def _typical_variance(cells: Sequence[Cell], *, unit_range: bool) -> float:
+    """Return the variance of a sample with what windows add to it. Within 0 and 1 all cells together tell it best; otherwise the median
+    cell, for one that lies can make the sum as large as it likes."""
+    together = noise_of(cells, unit_range=unit_range)
+    if unit_range:
+        return together.variance * together.design
+    alone = (noise_of((cell,), unit_range=False) for cell in cells)
+    return statistics.median(each.variance * each.design for each in alone)
 
 
 _Pair = tuple[dict[str, Point], dict[str, Point]]
@@ -224,7 +251,9 @@ def between_devices(groups: Iterable[Group], prior: float, limits: CompareLimits
         per_square = sum(weight * weight / point.devices for weight, point in zip(weights, group.points, strict=True))
         scale += per - per_square / total
         freedom += len(weights) - 1
-    measured = max(0.0, excess / scale) if freedom and scale > 0 else 0.0
+    # Few devices often look more alike than they are: the fewer, the more of the noise may hide a difference between them.
+    excess = max(0.0, excess) + limits.spread_caution / max(1.0, freedom)
+    measured = excess / scale if freedom and scale > 0 else 0.0
     blended = (freedom * measured + limits.prior_devices * prior * prior) / (freedom + limits.prior_devices)
     return (measured, freedom) if measured > blended else (blended, freedom + limits.prior_devices)
 

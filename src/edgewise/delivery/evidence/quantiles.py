@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from edgewise.delivery.evidence.compare import Group, between_devices, combined, noise_of, points_of
+from edgewise.delivery.evidence.compare import Group, Point, between_devices, clipped_means, combined, noise_of
 from edgewise.delivery.evidence.mixture import Estimate, radius
 from edgewise.delivery.evidence.proportions import proportion_interval
 from edgewise.delivery.evidence.units import Cell, Side
@@ -81,7 +81,10 @@ def _share_at(cells: Sequence[Cell], edge: int, design: float, freedom: float) -
         below, count = float(sum(cell.buckets[: edge + 1])), sum(cell.buckets)
         binary[str(number)] = Cell("", cell.devices, 1, count, below, below, below * below / count)
     noise = noise_of(binary.values(), unit_range=True)
-    points, _ = points_of(binary, lambda cell: noise.variance * design / cell.count)
-    group = Group(points=tuple(points.values()), factor=1.0, freedom=freedom, sample=noise.variance)
+    means, _ = clipped_means(binary, unit_range=True)
+    points = tuple(
+        Point(value=means[key], noise=noise.variance * design / cell.count, devices=cell.devices) for key, cell in binary.items()
+    )
+    group = Group(points=points, factor=1.0, freedom=freedom, sample=noise.variance)
     tau, tau_freedom = between_devices((group,), 0.0)
     return combined((group,), tau, tau_freedom, noise.variance)

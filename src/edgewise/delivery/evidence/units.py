@@ -106,7 +106,7 @@ def usable(name: str, window: Window, limits: UnitLimits = LIMITS) -> bool:
         return False
     mean = window.total / window.count
     if name in UNIT_RANGE:
-        return -1e-9 <= mean <= 1 + 1e-9
+        return -1e-9 <= mean <= 1 + 1e-9 and window.squares <= window.count * (1 + 1e-9)
     return abs(mean) <= limits.value_max
 
 
