@@ -76,7 +76,7 @@ def rehearse_first(resources: "Sequence[Resource]", wish: Wish, *, namespace: st
     if made.interrupted:
         output.note("nothing was applied")
         raise KeyboardInterrupt
-    verdict = judge(made, live.after(), first=live.new())
+    verdict = judge(made, live.after(), first=live.new(), moves=first.moves)
     _tell(verdict, first)
     drawn = _drawn(made, report_of(made, subject), wish, refused=not verdict.allowed)
     if not verdict.allowed:

@@ -219,7 +219,8 @@ class _Strategy:
             return about(plan, what, assumptions=self.first.assumptions, devices=not several)
         fleet = "made up" if wanted.fleet.isdigit() else f"snapshot {wanted.fleet}{_taken(plan)}"
         change = change_words(plan) if wanted.files else "the built-in story"
-        return about(plan, change, sources=wanted.files, fleet=fleet, assumptions=self.first.assumptions, misfits=self.first.misfits)
+        said = (*self.first.moves, *self.first.assumptions)
+        return about(plan, change, sources=wanted.files, fleet=fleet, assumptions=said, misfits=self.first.misfits)
 
 
 def _taken(plan: "Plan") -> str:

@@ -23,15 +23,14 @@ from edgewise.twin.expected import behaviour_of, expected_metrics, resolved, spe
 from edgewise.twin.fleet import TwinFleet, TwinSite
 from edgewise.twin.generate import is_made_up
 from edgewise.twin.library import check
-from edgewise.twin.plan import WARM_UP_SEED, Act, Plan, Profile, Subject
+from edgewise.twin.placing import moves
+from edgewise.twin.plan import WARM_UP_SEED, Act, Plan, Profile, Subject, warm_up_seconds
 from edgewise.twin.scenario import Behaviour, Scenario
 from edgewise.twin.suiting import batteries, misfits, suited
 from edgewise.twin.versions import MODEL_BYTES, like, made_version, parameters_for, version_before, with_parameters
 
-__all__ = ["Rehearsed", "behaving", "change_plan", "quick", "warm_up_seconds"]
+__all__ = ["Rehearsed", "behaving", "change_plan", "quick"]
 
-_WARM_UP_LEAST: Final = 600.0
-_WARM_UP_MOST: Final = 43_200.0
 _SETTLE_MOST: Final = 30 * 86_400.0
 _FIRST_ALIAS_VERSION: Final = "2"
 _PROFILE: Final = Profile()
@@ -42,11 +41,13 @@ _QUICK: Final = Strategy(
 
 class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):
     """A plan, and what was assumed to make it, in words for the report: each line says what a reader could take for known and is not.
-    `misfits`: workloads of the change for which the fleet has no device, or too few."""
+    `misfits`: workloads of the change for which the fleet has no device, or too few. `moves`: where workloads end or begin without a
+    rollout."""
 
     plan: Plan
     assumptions: tuple[str, ...] = ()
     misfits: tuple[str, ...] = ()
+    moves: tuple[str, ...] = ()
 
 
 def change_plan(
@@ -81,7 +82,7 @@ def change_plan(
         warm_up=warm_up_seconds(fleet),
         warm_up_seed=WARM_UP_SEED,
     )
-    return Rehearsed(plan=plan, assumptions=tuple(dict.fromkeys(change.said)), misfits=tuple(change.misfits))
+    return Rehearsed(plan=plan, assumptions=tuple(dict.fromkeys(change.said)), misfits=tuple(change.misfits), moves=tuple(change.moves))
 
 
 def quick(workload: Workload) -> Workload:
@@ -101,6 +102,7 @@ class _Change:
     def __init__(self, fleet: TwinFleet, resources: Sequence[Resource], namespace: str) -> None:
         self.said: list[str] = []
         self.misfits: list[str] = []
+        self.moves: list[str] = []
         self._made_up = is_made_up(fleet)
         self._fleet = fleet
         self._after: dict[_Key, Workload] = {}
@@ -184,8 +186,10 @@ class _Change:
         key = workload_key(workload)
         if before is None:
             self.said.append(f"{key} is new to the fleet: this is its first rollout, with nothing to go back to")
-        elif _what_runs(before) == _what_runs(workload) and not self._touched(workload):
-            self.said.append(f"{key} runs already what the change says: it is not rolled out again")
+        else:
+            self.moves += moves(self._fleet, before, workload)
+            if _what_runs(before) == _what_runs(workload) and not self._touched(workload):
+                self.said.append(f"{key} runs already what the change says: it is not rolled out again")
         version = workload.spec.artifact.version
         refusing = sum(any(one.workload == key and version in one.refused for one in device.instances) for device in self._fleet.devices)
         if refusing:
@@ -432,22 +436,6 @@ def _check_behaviours(scenario: Scenario, workloads: Sequence[Workload]) -> None
     )
     if found:
         raise Invalid(found)
-
-
-def warm_up_seconds(fleet: TwinFleet) -> float:
-    """Return how long the fleet needs to take up what it runs: its bytes over its sites' links, with room."""
-    size: dict[_Key, int] = {}
-    for version in fleet.versions:
-        key = (version.metadata.namespace, version.spec.manifest.artifact)
-        largest = max(sum(file.size for file in variant.files) for variant in version.spec.manifest.variants)
-        size[key] = max(size.get(key, 0), largest)
-    each = sum(size.get((workload.metadata.namespace, workload.spec.artifact.name), 0) for workload in fleet.workloads)
-    links = {site.name: site.link.bandwidth for site in fleet.sites}
-    crowd: dict[str, int] = {}
-    for device in fleet.devices:
-        crowd[device.site] = crowd.get(device.site, 0) + 1
-    slowest = max((each * 8 * count / links.get(site, 20e6) for site, count in crowd.items()), default=0.0)
-    return float(round(min(_WARM_UP_MOST, max(_WARM_UP_LEAST, 1.5 * slowest + 300))))
 
 
 def _settle(scenario: Scenario, changed: Sequence[Workload]) -> str:

@@ -57,6 +57,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     warm_up_seed: int | None = None
 
 
+_WARM_UP_LEAST: Final = 600.0
+_WARM_UP_MOST: Final = 43_200.0
 WARM_UP_SEED: Final = 0
 """What all runs of a rehearsal warm up with."""
 
@@ -75,6 +77,22 @@ def warm_up_of(plan: Plan) -> Plan | None:
         profile=plan.profile,
         warm_up=plan.warm_up,
     )
+
+
+def warm_up_seconds(fleet: TwinFleet) -> float:
+    """Return how long the fleet needs to take up what it runs: its bytes over its sites' links, with room."""
+    size: dict[tuple[str, str], int] = {}
+    for version in fleet.versions:
+        key = (version.metadata.namespace, version.spec.manifest.artifact)
+        largest = max(sum(file.size for file in variant.files) for variant in version.spec.manifest.variants)
+        size[key] = max(size.get(key, 0), largest)
+    each = sum(size.get((workload.metadata.namespace, workload.spec.artifact.name), 0) for workload in fleet.workloads)
+    links = {site.name: site.link.bandwidth for site in fleet.sites}
+    crowd: dict[str, int] = {}
+    for device in fleet.devices:
+        crowd[device.site] = crowd.get(device.site, 0) + 1
+    slowest = max((each * 8 * count / links.get(site, 20e6) for site, count in crowd.items()), default=0.0)
+    return float(round(min(_WARM_UP_MOST, max(_WARM_UP_LEAST, 1.5 * slowest + 300))))
 
 
 def new_versions(plan: Plan) -> frozenset[str]:

@@ -77,7 +77,7 @@ def _warm_up(world: World, pace: "_Pace") -> None:
     joined_at = len(world.devices) / world.limits.first_power_per_second
     while world.kernel.now < world.plan.warm_up:
         world.advance(min(world.check_seconds, world.plan.warm_up - world.kernel.now))
-        if pace.stopped() or (world.kernel.now > joined_at and world.at_rest()):
+        if pace.stopped() or (world.kernel.now > joined_at and world.at_rest() and not world.found.let_go()):
             return
 
 

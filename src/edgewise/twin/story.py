@@ -23,11 +23,11 @@ from edgewise.resources.workload import (
     Workload,
     WorkloadSpec,
 )
-from edgewise.twin.change import Rehearsed, change_plan, quick, warm_up_seconds
+from edgewise.twin.change import Rehearsed, change_plan, quick
 from edgewise.twin.expected import behaviour_of, resolved, workload_key
 from edgewise.twin.fleet import TwinDevice, TwinFleet
 from edgewise.twin.library import check
-from edgewise.twin.plan import WARM_UP_SEED, Act, Plan, Profile
+from edgewise.twin.plan import WARM_UP_SEED, Act, Plan, Profile, warm_up_seconds
 from edgewise.twin.scenario import FaultRule, Scenario, Select
 from edgewise.twin.versions import made_version
 

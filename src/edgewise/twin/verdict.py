@@ -35,9 +35,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def judge(rehearsal: Rehearsal, workloads: Iterable[Workload], first: Collection[str] = ()) -> Verdict:
+def judge(rehearsal: Rehearsal, workloads: Iterable[Workload], first: Collection[str] = (), moves: Sequence[str] = ()) -> Verdict:
     """Return the verdict on a rehearsed change. `workloads` are all that may be rolled out, with their own strategies; `first` names those
-    (NAMESPACE/NAME) that the fleet does not run yet: nobody misses them while they come.
+    (NAMESPACE/NAME) that the fleet does not run yet: nobody misses them while they come. `moves` tells where workloads end or begin
+    without a rollout.
 
     Without a result for at least half of the runs there is no telling, so the change is refused.
     """
@@ -60,7 +61,7 @@ def judge(rehearsal: Rehearsal, workloads: Iterable[Workload], first: Collection
     return Verdict(
         allowed=not reasons,
         reasons=tuple(reasons),
-        predictions=tuple(predictions) or ("nothing is rolled out: the fleet runs this already",),
+        predictions=(*moves, *predictions) or ("nothing is rolled out: the fleet runs this already",),
         warnings=tuple(warnings),
     )
 

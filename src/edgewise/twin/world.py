@@ -4,7 +4,7 @@
 that is warmed up can begin any plan that warms up alike (`plan.warm_up_of`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ from edgewise.resources.quantity import seconds
 from edgewise.resources.site import Site, SiteSpec
 from edgewise.store.contract import Change
 from edgewise.twin import faults
+from edgewise.twin.asfound import AsFound
 from edgewise.twin.control import SimControl, Witness
 from edgewise.twin.device import SimDevice, Surroundings, Watch
 from edgewise.twin.disk import ENDLESS, RecordingDisk
@@ -84,7 +85,7 @@ class World(Watch, Witness):
         self.kernel = Kernel(plan.seed if plan.warm_up_seed is None else plan.warm_up_seed, sink)
         self.repository = TwinRepository(self.kernel.stream("repository"), self.kernel.wall) if plan.profile.trust == "tuf" else None
         """The signed repository, where devices verify it."""
-        self.published = Published(plan.profile.install, self._release)
+        self.published = Published(plan.profile.install, self._release if self.repository is not None else None)
         self.vault: Vault = SqliteVault(lambda: self.kernel.wall) if plan.profile.store == "sqlite" else MemoryVault()
         self.control = SimControl(
             self.kernel,
@@ -111,8 +112,7 @@ class World(Watch, Witness):
         self.pending = 0
         """Acts and faults that have not come, or not ended, yet."""
         self._for_rollout: list[Fault] = []
-        self._cordoned = {device.name for device in plan.fleet.devices if device.unschedulable}
-        self._cordon_later: set[str] = set()
+        self.found = AsFound(self)
         self.identities = Identities(self)
         self.overlaps = Overlaps()
         self.outages = ControlOutages(self)
@@ -165,7 +165,7 @@ class World(Watch, Witness):
             self.people.apply(Site(metadata=Metadata(name=site.name), spec=SiteSpec(failover_domain=site.failover_domain)))
             self.control.make_token(_token(site.name), site.name)
         self.around = self.surroundings(self)
-        before: list[Subject] = [*fleet.artifacts, *fleet.versions, *fleet.workloads]
+        before: list[Subject] = [*fleet.artifacts, *fleet.versions, *map(self.found.placed, fleet.workloads)]
         for resource in before:
             self.people.complete(resource)
             self.people.apply(resource)
@@ -227,6 +227,7 @@ class World(Watch, Witness):
         if plan is not None and plan is not self.plan:
             self.around.behaviours = Behaviours(self.kernel, plan.scenario.behaviours, new_versions(plan))
             self._take_up(plan)
+        self.found.let_go()
         if self.plan.warm_up_seed is not None:
             self.kernel.reseed(self.plan.seed)
             self.kernel.note("begin", "run", str(self.plan.seed))
@@ -402,8 +403,8 @@ class World(Watch, Witness):
         """See `Witness`."""
         view = self.control.view
         self.observations.wrote(view, changes)
-        if self._cordoned:
-            self._cordon(changes)
+        if self.found.cordoned:
+            self.found.wrote(changes)
         if self._for_rollout and self.observations.rollout_began and self.t0 is not None:
             self._rollout_began()
         for observer in self._on_wrote:
@@ -438,22 +439,6 @@ class World(Watch, Witness):
         waiting, self._for_rollout = self._for_rollout, []
         for fault in waiting:
             self._fault_at(fault, self.kernel.now)
-
-    def _cordon(self, changes: Iterable[Change]) -> None:
-        for change in changes:
-            name = change.key.name
-            if change.key.kind == "Device" and name in self._cordoned and change.document is not None:
-                self._cordoned.discard(name)
-                self.kernel.after(0.0, self._cordon_call(name))
-
-    def _cordon_call(self, name: str) -> Callable[[], None]:
-        def call() -> None:
-            if self.control.up:
-                self.people.device("cordon", name)
-            else:
-                self.kernel.after(self.limits.retry_seconds, call)
-
-        return call
 
     # ---- results ----
 
