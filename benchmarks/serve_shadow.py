@@ -1,4 +1,4 @@
-"""What a shadow costs the requests that it sees: the median latency with all of them mirrored beside that with none, in turns in one run."""
+"""What a shadow costs the requests that it sees: the median latency all of them mirrored beside none, in turns in one run."""
 
 import json
 import tempfile

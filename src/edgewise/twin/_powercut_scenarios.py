@@ -15,7 +15,7 @@ from edgewise.resources.states import InstanceState, UpdateState
 from edgewise.twin._powercut_device import Device, started
 from edgewise.twin._powercut_world import DEVICE, SMALL, PromiseBroken, World, certificates, want
 from edgewise.twin.disk import Crash, RecordingDisk
-from edgewise.wire.desired import InstanceDesired
+from edgewise.wire.desired import InstanceDesired, Traffic
 from edgewise.wire.report import EventReport, FrameReport, Lane
 
 _SEGMENTS_MAX: Final = 8
@@ -144,6 +144,15 @@ def runs(revision: str, *, refused: tuple[str, ...] = (), trees: int = 1) -> Cal
     return check
 
 
+def _beside(world: World, disk: Files) -> None:
+    status = world.status()
+    expected = (InstanceState.RUNNING, UpdateState.PROBATION, "r2", "r1", "r1", True, SHADOW.traffic)
+    found = (status.state, status.update, status.update_revision, status.revision, status.committed, status.ready, status.traffic)
+    _must(found, expected, "status")
+    _must(sorted((slot.revision, slot.active) for slot in world.works()), [("r1", True), ("r2", False)], "what runs, and what serves")
+    _must(len(install.installed_trees(disk)), 2, "installed trees")
+
+
 def _gone(world: World, disk: Files) -> None:
     _must(("ns/app", world.statuses["ns/app"].gone), ("ns/app", True), "gone")
     _must(world.running, {}, "what runs")
@@ -173,6 +182,8 @@ def _told(world: World, disk: Files) -> None:
 
 R1: Final = want("r1")
 R2: Final = want("r2")
+SHADOW: Final = want("r2", beside=Traffic(mode="shadow"))
+HALF: Final = want("r2", beside=Traffic(mode="split", share=0.5))
 R3: Final = want("r3", deadline_seconds=0.5)
 B1: Final = want("b1", bundle=True)
 B2: Final = want("b2", bundle=True)
@@ -186,6 +197,11 @@ def joined() -> Start:
 def running(*instances: InstanceDesired) -> Start:
     """Return a device that went from one instance to the next."""
     return made(joins, *(says(instance) for instance in instances))
+
+
+def beside(instance: InstanceDesired) -> Start:
+    """Return a device on which an instance is held beside the committed r1."""
+    return made(joins, says(R1), says(instance))
 
 
 def _compacting() -> Start:
@@ -216,6 +232,16 @@ SCENARIOS: Final = (
         base=lambda: running(R1, R2),
         phases=(says(want("r1", rejected=("r2",))),),
         check=runs("r1", refused=("r2",), trees=1),
+    ),
+    PowerCutScenario(name="held beside", base=lambda: running(R1), phases=(says(SHADOW),), check=_beside),
+    PowerCutScenario(
+        name="held beside, then committed", base=lambda: beside(SHADOW), phases=(says(HALF), says(R2)), check=runs("r2", trees=2)
+    ),
+    PowerCutScenario(
+        name="held beside, then rejected",
+        base=lambda: beside(HALF),
+        phases=(says(want("r1", rejected=("r2",))),),
+        check=runs("r1", refused=("r2",)),
     ),
     PowerCutScenario(name="disk nearly full", base=_nearly_full, phases=(says(R2),), check=runs("r2", trees=2)),
     PowerCutScenario(name="journal compaction", base=_compacting, phases=(says(R2),), check=runs("r2", trees=2)),

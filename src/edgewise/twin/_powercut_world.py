@@ -15,7 +15,7 @@ from edgewise.engine.protocol import Activate, Failed, Finished, Probed, Route, 
 from edgewise.ports.files import Files
 from edgewise.resources.artifact import Command, File, Variant
 from edgewise.resources.instance import InstanceStatus
-from edgewise.wire.desired import ArtifactTarget, DeviceDesired, InstanceDesired, Position
+from edgewise.wire.desired import ArtifactTarget, DeviceDesired, InstanceDesired, Position, Traffic
 from edgewise.wire.report import DeviceReport, EventReport, FrameReport, InstanceReport, Item, Lane, Report, ReportAnswer
 
 DEVICE: Final = "device"
@@ -74,8 +74,9 @@ def want(
     probation_seconds: float = 0.5,
     deadline_seconds: float = 600.0,
     rejected: tuple[str, ...] = (),
+    beside: Traffic | None = None,
 ) -> InstanceDesired:
-    """Return an instance of a revision as the control plane desires it."""
+    """Return an instance of a revision as the control plane desires it; `beside`: held next to the committed one."""
     kind: Literal["bundle", "model"] = "bundle" if bundle else "model"
     return InstanceDesired(
         name=name,
@@ -86,6 +87,8 @@ def want(
         probation_seconds=probation_seconds,
         deadline_seconds=deadline_seconds,
         rejected=rejected,
+        hold=beside is not None,
+        traffic=beside,
     )
 
 
