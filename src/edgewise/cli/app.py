@@ -11,6 +11,7 @@ from edgewise.cli import (
     log_commands,
     resource_commands,
     rollout_commands,
+    serve_command,
     simulate_command,
     token_commands,
     twin_commands,
@@ -36,5 +37,6 @@ rollout_commands.register(app)
 device_commands.register(app)
 twin_commands.register(app)
 simulate_command.register(app)
+serve_command.register(app)
 context_commands.register(app)
 info_commands.register(app)
