@@ -26,7 +26,7 @@ from edgewise.twin.library import check
 from edgewise.twin.placing import moves
 from edgewise.twin.plan import WARM_UP_SEED, Act, Plan, Profile, Subject, warm_up_seconds
 from edgewise.twin.scenario import Behaviour, Scenario
-from edgewise.twin.suiting import batteries, misfits, suited
+from edgewise.twin.suiting import batteries, misfits, suited, taken_back
 from edgewise.twin.versions import MODEL_BYTES, like, made_version, parameters_for, version_before, with_parameters
 
 __all__ = ["Rehearsed", "behaving", "change_plan", "quick"]
@@ -41,8 +41,8 @@ _QUICK: Final = Strategy(
 
 class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):
     """A plan, and what was assumed to make it, in words for the report: each line says what a reader could take for known and is not.
-    `misfits`: workloads of the change for which the fleet has no device, or too few. `moves`: where workloads end or begin without a
-    rollout."""
+    `misfits`: workloads of the change for which the fleet has no device, or too few, or that it would not even try. `moves`: where
+    workloads end or begin without a rollout."""
 
     plan: Plan
     assumptions: tuple[str, ...] = ()
@@ -352,7 +352,7 @@ class _Change:
         name = reference.version or (artifact.spec.aliases.get(reference.alias or "", "") if artifact is not None else "")
         version = self._versions.get((space, reference.name, name))
         if version is not None:
-            self.misfits += misfits(self._fleet, workload, version)
+            self.misfits += [*misfits(self._fleet, workload, version), *taken_back(self._fleet, workload, name)]
 
     def all_workloads(self) -> tuple[Workload, ...]:
         """Return everything that runs once the change is applied, with its own strategy."""

@@ -10,8 +10,8 @@ import msgspec
 from edgewise.resources.artifact import Artifact, ArtifactVersion
 from edgewise.resources.config import Config
 from edgewise.resources.device import Capacity
-from edgewise.resources.meta import LabelValue, Name
-from edgewise.resources.workload import Workload
+from edgewise.resources.meta import LabelValue, Name, Scalar
+from edgewise.resources.workload import Peripheral, Resources, Workload
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -96,10 +96,23 @@ class TwinDevice(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     unschedulable: bool = False
 
 
+class TakenBack(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """A revision that a rollout took back, and that the fleet does not try again before a person says so. `workload` is NAMESPACE/NAME, the
+    rest is of the revision's template, without the contents of configs and secrets."""
+
+    workload: str
+    artifact: Name
+    version: str
+    resources: Resources = Resources()
+    peripherals: tuple[Peripheral, ...] = ()
+    parameters: dict[str, Scalar] = {}
+    config: str = ""
+
+
 class TwinFleet(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
-    """A whole fleet, versioned. `taken_at` is seconds since 1970, 0 for a made-up fleet; `workloads`, `artifacts` and `versions`
-    are what it ran then; `configs` stand in for those that workloads name, never with what they really hold; `secret_names` are
-    NAMESPACE/NAME."""
+    """A whole fleet, versioned. `taken_at` is seconds since 1970, 0 for a made-up fleet; `workloads`, `artifacts` and `versions` are what
+    it ran then, `taken_back` what it will not run; `configs` stand in for those that workloads name, never with what they really hold;
+    `secret_names` are NAMESPACE/NAME."""
 
     twin_fleet_version: Literal[1] = 1
     taken_at: float = 0.0
@@ -111,3 +124,4 @@ class TwinFleet(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     workloads: tuple[Workload, ...] = ()
     configs: tuple[Config, ...] = ()
     secret_names: tuple[str, ...] = ()
+    taken_back: tuple[TakenBack, ...] = ()

@@ -20,7 +20,7 @@ from edgewise.resources.rollout import Rollout
 from edgewise.resources.site import Site
 from edgewise.resources.states import Connection, RolloutState
 from edgewise.resources.workload import ArtifactReference, NameReference, Template, Workload, WorkloadRevision
-from edgewise.twin.fleet import DeviceClass, History, LinkQuality, Running, TwinDevice, TwinFleet, TwinSite
+from edgewise.twin.fleet import DeviceClass, History, LinkQuality, Running, TakenBack, TwinDevice, TwinFleet, TwinSite
 
 __all__ = ["LIMITS", "Seen", "SnapshotLimits", "snapshot"]
 
@@ -93,6 +93,7 @@ def snapshot(seen: Seen, now: float, limits: SnapshotLimits = LIMITS) -> TwinFle
         artifacts=tuple(_artifact(each) for each in sorted(seen.artifacts, key=_key_of)),
         versions=_versions(seen, workloads, running, limits),
         workloads=workloads,
+        taken_back=tuple(_taken_back(seen, templates)),
         secret_names=tuple(sorted({*seen.secret_names, *_secrets(workloads)})),
     )
 
@@ -191,6 +192,23 @@ def _workload(workload: Workload, templates: _Templates) -> Workload:
             secrets=tuple(NameReference(name=secret) for secret in stable.secrets),
         )
     return Workload(metadata=_named(workload.metadata), spec=spec)
+
+
+def _taken_back(seen: Seen, templates: _Templates) -> Iterator[TakenBack]:
+    for each in sorted(seen.workloads, key=_key_of):
+        space, name = _key_of(each)
+        for revision in each.status.rejected:
+            template = templates.get((space, name, revision))
+            if template is not None and each.metadata.deleted_at is None:
+                yield TakenBack(
+                    workload=f"{space}/{name}",
+                    artifact=template.artifact,
+                    version=template.version,
+                    resources=template.resources,
+                    peripherals=template.peripherals,
+                    parameters=template.parameters,
+                    config=template.config or "",
+                )
 
 
 def _running(instances: Iterable[Instance], templates: _Templates) -> dict[str, tuple[Running, ...]]:

@@ -19,9 +19,9 @@ from edgewise.resources.selector import RUNTIME, Requirement, Selector, matches
 from edgewise.resources.version import version_key
 from edgewise.resources.workload import Workload
 from edgewise.twin.expected import workload_key
-from edgewise.twin.fleet import DeviceClass, TwinDevice, TwinFleet
+from edgewise.twin.fleet import DeviceClass, TakenBack, TwinDevice, TwinFleet
 
-__all__ = ["batteries", "facts_of", "misfits", "suited"]
+__all__ = ["batteries", "facts_of", "misfits", "suited", "taken_back"]
 
 _ABSENT: Final = frozenset({"NotIn", "DoesNotExist"})
 _GIVEN: Final = "yes"
@@ -275,6 +275,24 @@ def misfits(fleet: TwinFleet, workload: Workload, version: ArtifactVersion) -> l
     if not found:
         return [f"no device of the fleet can run {workload_key(workload)}{why}"]
     return [f"only {found} of the {wanted} replicas of {workload_key(workload)} have a device that can run them{why}"]
+
+
+def taken_back(fleet: TwinFleet, workload: Workload, version: str) -> list[str]:
+    """Say when the fleet would not even begin with `version` of a workload, because a rollout took that back."""
+    spec = workload.spec
+    wanted = TakenBack(
+        workload=workload_key(workload),
+        artifact=spec.artifact.name,
+        version=version,
+        resources=spec.resources,
+        peripherals=spec.peripherals,
+        parameters=spec.parameters,
+        config=spec.config.name if spec.config is not None else "",
+    )
+    if wanted not in fleet.taken_back:
+        return []
+    until = "the fleet does not try it again until `edgewise rollout retry`"
+    return [f"{wanted.workload} {version} was taken back before: {until}; what is said here would come of it then"]
 
 
 def batteries(fleet: TwinFleet) -> str:

@@ -13,7 +13,7 @@ from edgewise.resources.workload import (
     WorkloadSpec,
 )
 from edgewise.twin.change import change_plan
-from edgewise.twin.fleet import History, Running, TwinDevice, TwinFleet, TwinSite
+from edgewise.twin.fleet import History, Running, TakenBack, TwinDevice, TwinFleet, TwinSite
 from edgewise.twin.generate import DEFAULT_CLASSES
 from edgewise.twin.library import scenario
 from edgewise.twin.placing import held, moves
@@ -134,6 +134,23 @@ def test_moves_in_words():
     assert moves(there, everywhere, nowhere) == ("shop/model ends on 4 devices (d1, d2, d3 …): it does not select them any more",)
     assert moves(there, workload(replicas=2), workload(replicas=3)) == ("shop/model has 3 replicas instead of 2",)
     assert moves(there, workload(replicas=2), workload(replicas=2, selector=LINE_A)) == ()
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({}, True),
+        ({"version": "1"}, False),
+        ({"workload": "shop/other"}, False),
+        ({"parameters": {"rate": 2}}, False),
+        ({"config": "tuning"}, False),
+    ],
+)
+def test_what_the_fleet_took_back_is_said(known, said):
+    back = TakenBack(**{"workload": "shop/model", "artifact": "model", "version": "2", **known})
+    there = msgspec.structs.replace(fleet(workload(), at=NAMES), taken_back=(back,))
+    made = change_plan(there, [workload(version="2")], scenario("calm"), 1, QUICK)
+    assert any("model 2 was taken back before: the fleet does not try it again" in line for line in made.misfits) is said
 
 
 def test_what_was_published_in_another_way_can_be_verified_too():

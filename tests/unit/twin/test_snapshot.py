@@ -27,7 +27,7 @@ from edgewise.resources.workload import (
     WorkloadSpec,
     WorkloadStatus,
 )
-from edgewise.twin.fleet import History, LinkQuality, Running, TwinFleet
+from edgewise.twin.fleet import History, LinkQuality, Running, TakenBack, TwinFleet
 from edgewise.twin.generate import load_fleet
 from edgewise.twin.snapshot import LIMITS, Seen, snapshot
 from edgewise.twin.versions import made_version
@@ -246,6 +246,27 @@ def test_what_runs_is_told_by_version():
     # Of version 2 it refuses one revision and runs another: version 2 as such is not refused.
     assert one(fleet, "a").instances == (Running(workload="shop/app", version="2", committed="2", previous="1", refused=("3",)),)
     assert one(fleet, "b").instances == (Running(workload="shop/app"),)
+
+
+def test_what_was_taken_back_is_told_as_it_would_run():
+    status = WorkloadStatus(revision="hash1", stable_revision="hash1", rejected=("hash2", "hash3", "gone"))
+    revisions = (
+        revision("1", 1),
+        revision("2", 2),
+        revision("2", 3, parameters={"rate": 4}, config="tuning", config_digest="secret", secrets=("key",)),
+    )
+    fleet = snapshot(Seen(workloads=(workload(status=status),), revisions=revisions), NOW)
+    assert fleet.taken_back == (
+        TakenBack(workload="shop/app", artifact="model", version="2"),
+        TakenBack(workload="shop/app", artifact="model", version="2", parameters={"rate": 4}, config="tuning"),
+    )
+
+
+def test_a_snapshot_from_before_there_was_such_a_list_loads(tmp_path):
+    told = msgspec.json.decode(msgspec.json.encode(snapshot(Seen(devices=(device("a"),)), NOW)))
+    assert "takenBack" not in told
+    (tmp_path / "fleet.json").write_bytes(msgspec.json.encode(told))
+    assert load_fleet(tmp_path / "fleet.json").taken_back == ()
 
 
 def test_instances_of_a_workload_that_is_gone_are_left_out():
