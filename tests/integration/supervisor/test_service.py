@@ -1,14 +1,18 @@
 """An instance's listening socket outlives slots, crashes and supervisors; model servers are told what to do over their control socket."""
 
 import http.client
+import json
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from edgewise.agent.slots import control_socket_path
 from edgewise.engine.protocol import Failed, Finished, Probed, Started, Stopped
 from edgewise.resources.artifact import Probe, Probes
+from edgewise.resources.traffic import Traffic
 
 SERVER = """
 import http.server, os, signal, socket, sys, threading
@@ -72,6 +76,14 @@ class Control(http.server.BaseHTTPRequestHandler):
         if self.path == "/drain":
             threading.Thread(target=lambda: (service.shutdown(), done.set()), daemon=True).start()
         self.send_response(200)
+        self.end_headers()
+    def do_PUT(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        known = self.path == "/traffic" and given.revision != "old"
+        if known:
+            with open(given.control + ".told", "wb") as file:
+                file.write(body)
+        self.send_response(404 if not known else 400 if given.revision == "bad" else 200)
         self.end_headers()
     def log_message(self, *_):
         pass
@@ -267,6 +279,36 @@ def test_a_model_server_that_does_not_activate(supervisor, bundle, helpers, mode
     assert isinstance(answer, Failed)
     assert (answer.kind, answer.reason) == ("transient", "NotActivated")
     assert [one.active for one in slots.observe()] == [False]
+
+
+SPLIT = Traffic(mode="split", share=0.25, sticky="x-session")
+
+
+def test_a_model_server_is_told_what_its_candidate_is_to_see(supervisor, bundle, helpers, model_slots):
+    slots, control = model_slots, {slot: control_socket_path(str(supervisor.data), "shop/eye", slot) for slot in ("a", "b")}
+    slots.start("shop/eye", "a", bundle("", driver="model", revision="one"))
+    helpers.wait_for(ready(slots, "a"))
+    assert slots.route("shop/eye", "a", "b", "two", SPLIT) == Finished()
+    told = {"mode": "split", "share": 0.25, "sticky": "x-session", "revision": "two", "target": control["b"]}
+    assert json.loads(Path(f"{control['a']}.told").read_bytes()) == told
+
+
+@pytest.mark.parametrize(
+    ("revision", "traffic", "answer"),
+    [("bad", SPLIT, "NotRouted"), ("bad", Traffic(), "NotRouted"), ("old", SPLIT, "NotRouted"), ("old", Traffic(), None)],
+)
+def test_a_model_server_that_does_not_take_it(supervisor, bundle, helpers, model_slots, revision, traffic, answer):
+    slots = model_slots
+    slots.start("shop/eye", "a", bundle("", driver="model", revision=revision))
+    helpers.wait_for(ready(slots, "a"))
+    found = slots.route("shop/eye", "a", "b", "two", traffic)
+    assert (found.reason if isinstance(found, Failed) else None) == answer
+
+
+def test_nobody_is_told_where_nothing_runs(model_slots):
+    found = model_slots.route("shop/eye", "a", "b", "two", SPLIT)
+    assert isinstance(found, Failed)
+    assert (found.kind, found.reason) == ("transient", "NotRunning")
 
 
 def test_a_model_server_that_is_adopted_keeps_its_control_socket(supervisor, bundle, helpers, model_slots):

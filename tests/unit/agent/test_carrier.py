@@ -22,6 +22,7 @@ from edgewise.engine.protocol import (
     Launch,
     Probed,
     Remove,
+    Route,
     RunProbe,
     Start,
     Started,
@@ -29,7 +30,7 @@ from edgewise.engine.protocol import (
     Stopped,
 )
 from edgewise.resources.artifact import File, Probe, Variant
-from edgewise.wire.desired import ArtifactTarget
+from edgewise.wire.desired import ArtifactTarget, Traffic
 from edgewise.wire.report import EventReport
 
 VARIANT = Variant(name="v", files=(File(path="a", digest="sha256:" + "0" * 64, size=1),))
@@ -39,6 +40,7 @@ START = Start(id=1, instance="n/w", slot="a", launch=LAUNCH)
 FETCH = Fetch(id=2, instance="n/w", revision="r", artifact=TARGET, parameters={})
 STOP = Stop(id=3, instance="n/w", slot="a", grace_seconds=1)
 ACTIVATE = Activate(id=4, instance="n/w", slot="a")
+ROUTE = Route(id=7, instance="n/w", slot="a", to="b", revision="r2", traffic=Traffic(mode="shadow"))
 PROBE = RunProbe(id=5, instance="n/w", slot="a", kind="readiness", probe=Probe(http_path="/"))
 REMOVE = Remove(id=6, keep_trees=("t",), instances=("n/w",))
 
@@ -86,6 +88,10 @@ class World:
     def activate(self, instance, slot):
         return self._answer("activate")
 
+    def route(self, instance, slot, to, revision, traffic):
+        assert (slot, to, revision, traffic) == ("a", "b", "r2", Traffic(mode="shadow"))
+        return self._answer("route")
+
     def probe(self, instance, slot, kind, probe):
         return self._answer("probe")
 
@@ -125,6 +131,7 @@ FETCHED = Fetched(tree="t", variant=VARIANT, parameters={})
         (START, "start", Started(launch_id="l")),
         (STOP, "stop", Stopped(code=0)),
         (ACTIVATE, "activate", Finished()),
+        (ROUTE, "route", Finished()),
         (PROBE, "probe", Probed(ok=True)),
     ],
 )
@@ -142,7 +149,9 @@ def test_a_fetch_tells_its_stages_once_each(world, wait_for):
     assert world.posted == [FetchProgress(id=2, stage="Download"), FetchProgress(id=2, stage="Install"), Done(id=2, result=FETCHED)]
 
 
-@pytest.mark.parametrize(("effect", "name"), [(START, "start"), (ACTIVATE, "activate"), (FETCH, "fetch"), (REMOVE, "remove")])
+@pytest.mark.parametrize(
+    ("effect", "name"), [(START, "start"), (ACTIVATE, "activate"), (ROUTE, "route"), (FETCH, "fetch"), (REMOVE, "remove")]
+)
 def test_a_defect_below_is_a_transient_failure(world, wait_for, effect, name):
     world.answers[name] = RuntimeError("x")
     world.carrier.carry(effect)
