@@ -134,3 +134,8 @@ async def test_what_needs_two_revisions_side_by_side_is_refused_for_a_bundle(fle
     (problem,) = refused.json()["error"]["problems"]
     assert problem["path"] == f"spec.strategy.{field}"
     assert "artifact bundle is a bundle" in problem["message"]
+
+
+async def test_tokens_for_a_new_site_may_be_made_at_once(fleet):
+    answers = await asyncio.gather(*(fleet.admin.post(f"{API}/jointokens", json={"site": "brand-new"}) for _ in range(8)))
+    assert [answer.status_code for answer in answers] == [201] * 8

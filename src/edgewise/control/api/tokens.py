@@ -7,7 +7,7 @@ from litestar import Response, delete, get, post
 from litestar.handlers import HTTPRouteHandler
 
 from edgewise.control.api.access import may, user_of
-from edgewise.control.api.errors import invalid, not_found
+from edgewise.control.api.errors import conflict, invalid, not_found
 from edgewise.control.api.requests import AnyRequest, answer, duration, read_json
 from edgewise.control.services import Services
 from edgewise.controllers.documents import audit
@@ -21,7 +21,7 @@ from edgewise.controllers.tokens import (
 from edgewise.resources.errors import Problem
 from edgewise.resources.meta import LabelValue, Name
 from edgewise.resources.validation import label_problem
-from edgewise.store.contract import ANY, Delete, Document, Key, Transaction
+from edgewise.store.contract import ANY, ConflictError, Delete, Document, Key, Transaction
 from edgewise.trust.access import Role
 from edgewise.trust.authority import authority_hash
 from edgewise.trust.tokens import JoinToken, new_secret, repository_hash, secret_digest, write_access_token, write_join_token
@@ -29,6 +29,7 @@ from edgewise.trust.tokens import JoinToken, new_secret, repository_hash, secret
 JOIN_TOKEN: Final = "JoinToken"  # noqa: S105 - a kind
 ACCESS_TOKEN: Final = "AccessToken"  # noqa: S105 - a kind
 _API: Final = "/apis/v1alpha1"
+_ATTEMPTS: Final = 5
 _LABELS_MAX: Final = 50
 _PAGE: Final = 500
 
@@ -92,7 +93,7 @@ def token_handlers(services: Services) -> list[HTTPRouteHandler]:
         lifetime = duration(wanted.ttl, "ttl", limits.token_seconds_max) if wanted.ttl else limits.join_token_seconds_default
         _check_join(wanted, limits.join_token_uses_max)
         secret = new_secret(services.randomness.token(32))
-        now, view, user = services.clock.wall(), services.runner.view, user_of(request).name
+        now, user = services.clock.wall(), user_of(request).name
         spec = JoinTokenSpec(
             digest=secret_digest(secret),
             expires_at=now + lifetime,
@@ -101,11 +102,7 @@ def token_handlers(services: Services) -> list[HTTPRouteHandler]:
             labels=wanted.labels,
             created_by=user,
         )
-        await services.runner.commit(
-            create_join_token(
-                spec, known_site=spec.site in view.sites, user=user, now=now, epoch=view.epoch, revision=services.store.revision
-            )
-        )
+        await _keep(services, spec, user)
         authority, root = authority_hash(services.keys.root_cert_pem), repository_hash(services.repository.root)
         text = write_join_token(JoinToken(services.gateway_addresses, authority, root, secret))
         return answer(TokenAnswer(token=text, id=spec.digest[:16], expires_at=spec.expires_at), 201)
@@ -209,3 +206,19 @@ async def _revoke(services: Services, request: AnyRequest, kind: str) -> Respons
         Transaction(now=now, writes=(Delete(key=key, expect=ANY, uid=document.uid, missing_ok=True),), events=(event,))
     )
     return answer(_access_shown(document) if kind == ACCESS_TOKEN else _join_shown(document))
+
+
+async def _keep(services: Services, spec: JoinTokenSpec, user: str) -> None:
+    """Keep a join token, with the site that it names where that is new. Two tokens for a new site may come at once."""
+    for _ in range(_ATTEMPTS):
+        view, now = services.runner.view, services.clock.wall()
+        known = spec.site in view.sites
+        try:
+            await services.runner.commit(
+                create_join_token(spec, known_site=known, user=user, now=now, epoch=view.epoch, revision=services.store.revision)
+            )
+        except ConflictError as error:
+            await services.runner.conflicted(error)
+        else:
+            return
+    raise conflict("the site changes too often for a token to be written")
