@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from edgewise.serve.answers import Answer, problem
+from edgewise.serve.batching import Batches, Turn, joined, parted
 from edgewise.serve.conversation import Request
 from edgewise.serve.inference import Identity, Plans, Prepared, failed, finish, prepare
 from edgewise.serve.limits import ServeLimits
@@ -52,6 +53,7 @@ class Inferred(msgspec.Struct, frozen=True):
 
 
 Result = Loaded | Broken | Inferred
+_Job = tuple[int, Request, float]
 
 
 class Worker:
@@ -72,7 +74,8 @@ class Worker:
         self._model: Model | None = None
         self._unseen: tuple[Prepared, Sequence[Array]] | None = None
         self._submitted = self._completed = 0  # each written by one thread alone
-        self._jobs: queue.SimpleQueue[tuple[int, Request, float] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._ending = False
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self.results: deque[Result] = deque()
 
@@ -132,13 +135,93 @@ class Worker:
             return
         self._model = model
         self._give(Loaded(model))
-        while (job := self._jobs.get()) is not None:
-            serial, request, since = job
-            answer, spent, ran = self._answer(model, request, since)
-            self._give(Inferred(serial, answer, spent))
-            if ran is not None:
-                self._observe(model, *ran)
-            self._completed += 1
+        batches = Batches(self._limits, allowed=model.answers_rows_alone)
+        while jobs := self._next(batches.requests_max):
+            turns = [turn for job in jobs if (turn := self._begin(model, *job)) is not None]
+            for group in batches.groups(turns):
+                self._run_together(model, batches, group)
+
+    def _next(self, most: int) -> list[_Job]:
+        """Wait for a request; return it and those that wait behind it, `most` in all. Nothing: the end."""
+        jobs: list[_Job] = []
+        while len(jobs) < most and not self._ending:
+            try:
+                job = self._jobs.get(block=not jobs)
+            except queue.Empty:
+                break
+            if job is None:
+                self._ending = True
+            else:
+                jobs.append(job)
+        return jobs
+
+    def _begin(self, model: Model, serial: int, request: Request, since: float) -> Turn | None:
+        """Read a request; one that is wrong or late is answered at once."""
+        begun = time.monotonic()
+        spent = Spent(queue=begun - since)
+        try:
+            prepared = prepare(request, model, self._limits, self._plans)
+        except MemoryError:
+            prepared = self._too_large()
+        except Exception as error:  # noqa: BLE001 - one request must not end the server
+            prepared = _unexpected(error)
+        ready = time.monotonic()
+        if not isinstance(prepared, Answer) and 0 < prepared.timeout_us < (ready - since) * 1e6:
+            prepared = problem(504, f"the request waited longer than its time-out of {prepared.timeout_us} microseconds")
+        if isinstance(prepared, Answer):
+            self._end(serial, prepared, msgspec.structs.replace(spent, prepare=ready - begun))
+            return None
+        return Turn(serial, request, prepared, since, begun, ready)
+
+    def _run_together(self, model: Model, batches: Batches, group: list[Turn]) -> None:
+        started = time.monotonic()
+        try:
+            inputs = joined(group)
+            with self._turn:
+                arrays = model.run(inputs, group[0].prepared.names)
+            parts = parted(arrays, group)
+        except InferenceFailed as error:
+            parts, answer = None, failed(error)
+        except MemoryError:
+            parts, answer = None, self._too_large()
+        except Exception as error:  # noqa: BLE001 - one request must not end the server
+            parts, answer = None, _unexpected(error)
+        else:
+            answer = problem(500, "the model answered with another number of rows than it was asked for")
+        ran = time.monotonic()
+        if parts is None and len(group) > 1:  # whichever of them it was, it fails alone
+            for turn in group:
+                self._run_together(model, batches, [turn])
+            return
+        if parts is None:
+            turn = group[0]
+            self._end(turn.serial, answer, Spent(queue=turn.begun - turn.since, prepare=turn.ready - turn.begun))
+            return
+        batches.took(sum(turn.prepared.rows for turn in group), ran - started)
+        for turn, part in zip(group, parts, strict=True):
+            self._finish(model, turn, part, ran - started)
+
+    def _finish(self, model: Model, turn: Turn, arrays: Sequence[Array], run_seconds: float) -> None:
+        begun = time.monotonic()
+        try:
+            answer = finish(turn.prepared, arrays, self._identity, self._limits)
+        except MemoryError:
+            answer = self._too_large()
+        except Exception as error:  # noqa: BLE001 - one request must not end the server
+            answer = _unexpected(error)
+        done = time.monotonic()
+        self._pace.took(len(turn.request.body), turn.ready - turn.begun + run_seconds + done - begun)
+        queue_seconds, prepare_seconds = turn.begun - turn.since, turn.ready - turn.begun
+        spent = Spent(queue=queue_seconds, prepare=prepare_seconds, run=run_seconds, finish=done - begun, rows=turn.prepared.rows)
+        self._end(turn.serial, answer, spent)
+        self._observe(model, turn.prepared, arrays)
+
+    def _end(self, serial: int, answer: Answer, spent: Spent) -> None:
+        self._give(Inferred(serial, answer, spent))
+        self._completed += 1
+
+    def _too_large(self) -> Answer:
+        return problem(503, "not enough memory for this request", retry_after=self._limits.retry_after_seconds)
 
     def _observe(self, model: Model, prepared: Prepared, arrays: Sequence[Array]) -> None:
         inputs = [(spec, prepared.inputs[spec.name]) for spec in model.inputs if spec.name in prepared.inputs]
@@ -170,9 +253,9 @@ class Worker:
         except InferenceFailed as error:
             return failed(error), spent, None
         except MemoryError:
-            return problem(503, "not enough memory for this request", retry_after=self._limits.retry_after_seconds), spent, None
+            return self._too_large(), spent, None
         except Exception as error:  # noqa: BLE001 - one request must not end the server
-            return problem(500, f"the inference failed: {type(error).__name__}"), spent, None
+            return _unexpected(error), spent, None
         self._pace.took(len(request.body), done - begun)
         spent = Spent(queue=begun - since, prepare=ready - begun, run=ran - ready, finish=done - ran, rows=prepared.rows)
         return answer, spent, (prepared, arrays)
@@ -180,3 +263,7 @@ class Worker:
     def _give(self, result: Result) -> None:
         self.results.append(result)
         self._wake()
+
+
+def _unexpected(error: Exception) -> Answer:
+    return problem(500, f"the inference failed: {type(error).__name__}")
