@@ -2,31 +2,13 @@
 
 import pytest
 from engine_rig import APP, Rig, want
+from update_rig import committed, order
 
 from edgewise.engine.limits import EngineLimits
-from edgewise.engine.protocol import Activate, Cancel, Failed, Fetch, FetchProgress, Persist, Remove, Start, Stop, Tick
+from edgewise.engine.protocol import Activate, Failed, Fetch, FetchProgress, Persist, Remove, Tick
 from edgewise.engine.records import Adopted, Committed, Installed, Refused
 from edgewise.engine.update import fetch_pause
 from edgewise.resources.states import DeviceUpdate, InstanceState, UpdateState
-
-
-def order(rig: Rig) -> list[str]:
-    names = []
-    for effect in rig.log:
-        if isinstance(effect, Persist):
-            names += [type(record).__name__ for record in effect.records]
-        elif isinstance(effect, Fetch | Start | Stop | Activate | Remove | Cancel):
-            names.append(type(effect).__name__ + (f" {effect.slot}" if isinstance(effect, Start | Stop | Activate) else ""))
-    return names
-
-
-def committed(*revisions: str, kind: str = "model", **fields: object) -> Rig:
-    rig = Rig(**fields)
-    for revision in revisions:
-        rig.desire(want(revision, kind=kind, probation_seconds=1))
-        rig.run(10)
-    rig.log.clear()
-    return rig
 
 
 def test_first_install_goes_through_every_state() -> None:
@@ -255,138 +237,6 @@ def test_pauses_double_differ_by_instance_and_end() -> None:
     assert max(pauses) > limits.fetch_delay_seconds_max / 2
     assert len({fetch_pause(f"uid-{number}", 5, limits, untrusted=False) for number in range(50)}) == 50
     assert fetch_pause("uid", 10_000, limits, untrusted=True) <= limits.untrusted_delay_seconds_max
-
-
-def test_a_newer_revision_supersedes_a_fetch() -> None:
-    rig = committed("r1")
-    rig.desire(want("r2", probation_seconds=1))
-    fetch = next(effect for effect in rig.log if isinstance(effect, Fetch))
-    effects = rig.desire(want("r3", probation_seconds=1))
-    assert [effect for effect in effects if isinstance(effect, Cancel)] == [Cancel(id=fetch.id)]
-    assert not any(isinstance(effect, Fetch) for effect in effects)
-    rig.done(fetch, Failed(kind="transient", reason="Cancelled", message=""))
-    rig.run(10)
-    assert rig.status().committed == "r3"
-    assert rig.started == ["r1", "r3"]
-
-
-def test_a_cancelled_fetch_that_came_through_all_the_same_is_garbage() -> None:
-    rig = committed("r1")
-    rig.desire(want("r2"))
-    fetch = next(effect for effect in rig.log if isinstance(effect, Fetch))
-    rig.desire(want("r1", probation_seconds=1))
-    rig.done(fetch, rig.fetched("r2"))
-    rig.run(10)
-    assert rig.trees == {"tree-r1"}
-    assert rig.status().update is UpdateState.IDLE
-
-
-def test_a_newer_revision_in_probation_leaves_the_serving_candidate_up_and_the_way_back_as_it_is() -> None:
-    rig = committed("r1")
-    rig.desire(want("r2", hold=True))
-    rig.run(5)
-    rig.log.clear()
-    rig.bad = {"r3"}
-    rig.desire(want("r3", deadline_seconds=5))
-    rig.run(2)
-    assert "r2" in rig.revisions()
-    rig.run(30)
-    assert rig.status().committed == rig.status().revision == "r1"
-    assert rig.status().refused == ("r3",)
-    assert rig.started == ["r1", "r2", "r3", "r1"]
-
-
-def test_a_newer_revision_before_the_candidate_serves_drops_the_candidate() -> None:
-    rig = committed("r1")
-    rig.bad = {"r2"}
-    rig.desire(want("r2", deadline_seconds=500))
-    rig.run(5)
-    rig.desire(want("r3", probation_seconds=1))
-    rig.run(10)
-    assert rig.status().committed == "r3"
-    assert rig.status().refused == ()
-    assert rig.revisions() == ["r3"]
-
-
-def test_a_superseded_candidate_that_fails_before_its_successor_comes_gives_way_to_the_committed_one() -> None:
-    rig = committed("r1")
-    rig.desire(want("r2", hold=True))
-    rig.run(5)
-    rig.fetch_result = lambda _: Failed(kind="transient", reason="Unreachable", message="no network")
-    rig.desire(want("r3"))
-    rig.run(1)
-    rig.exit("b")
-    rig.run(5)
-    assert rig.revisions() == ["r1"]
-    assert rig.status().refused == ("r2",)
-
-
-def test_going_back_to_the_committed_revision_in_probation_refuses_nothing() -> None:
-    rig = committed("r1")
-    rig.desire(want("r2", hold=True))
-    rig.run(5)
-    rig.log.clear()
-    rig.desire(want("r1"))
-    rig.run(5)
-    assert order(rig)[:5] == ["Adopted", "Abandoned", "Start a", "Activate a", "Stop b"]
-    assert rig.trees == {"tree-r1"}
-    assert (rig.status().update, rig.status().refused, rig.status().reason) == (UpdateState.IDLE, (), "")
-
-
-def test_coming_back_to_a_serving_superseded_candidate_needs_no_fetch() -> None:
-    rig = committed("r1")
-    rig.desire(want("r2", hold=True))
-    rig.run(5)
-    rig.fetch_result = lambda _: Failed(kind="transient", reason="Unreachable", message="no network")
-    rig.desire(want("r3"))
-    rig.run(1)
-    rig.log.clear()
-    rig.desire(want("r2", probation_seconds=1))
-    rig.run(20)
-    assert "Fetch" not in order(rig)
-    assert rig.status().committed == "r2"
-    assert rig.started == ["r1", "r2"]
-
-
-def test_a_rejected_candidate_is_taken_back() -> None:
-    rig = committed("r1")
-    rig.desire(want("r2", hold=True))
-    rig.run(5)
-    rig.desire(want("r1", rejected=("r2",)))
-    rig.run(5)
-    assert (rig.status().revision, rig.status().refused, rig.status().reason) == ("r1", ("r2",), "")
-    assert "RolledBack" in rig.reasons()
-
-
-def test_a_rejected_committed_revision_goes_to_the_kept_one_without_a_network() -> None:
-    rig = committed("r1", "r2")
-    rig.fetch_result = lambda _: Failed(kind="transient", reason="Unreachable", message="no network")
-    rig.desire(want("r1", rejected=("r2",), probation_seconds=1))
-    rig.run(10)
-    assert order(rig) == ["Adopted", "Refused", "Installed", "Start a", "Activate a", "Stop b", "Committed", "Remove"]
-    assert (rig.status().committed, rig.status().previous, rig.status().refused) == ("r1", "", ("r2",))
-    assert rig.trees == {"tree-r1"}
-
-
-def test_when_the_named_revision_is_refused_too_the_committed_one_stays() -> None:
-    rig = committed("r1")
-    rig.crashing = {"r2"}
-    rig.desire(want("r2"))
-    rig.run(20)
-    rig.desire(want("r2", rejected=("r1",)))
-    rig.run(20)
-    assert (rig.status().committed, rig.revisions()) == ("r1", ["r1"])
-
-
-def test_cleared_refusals_are_forgotten_and_tried_again() -> None:
-    rig = committed("r1")
-    rig.crashing = {"r2"}
-    rig.desire(want("r2", probation_seconds=1))
-    rig.run(20)
-    rig.crashing = set()
-    rig.desire(want("r2", probation_seconds=1), cleared_refusals=1)
-    rig.run(20)
-    assert (rig.status().committed, rig.status().refused) == ("r2", ())
 
 
 def test_being_offline_fails_no_deadline() -> None:
