@@ -72,7 +72,10 @@ def exclusive_until(live: Live, want: InstanceDesired | None, step: Step) -> flo
 
 
 def suspended(live: Live, want: InstanceDesired | None, step: Step) -> bool:
-    """Whether an exclusive instance must not run because another copy may run elsewhere."""
+    """Whether an exclusive instance must not run because another copy may run elsewhere. While the journal takes nothing, the word that it
+    was moved may wait to be written: then contact alone starts nothing."""
+    if want is not None and want.exclusive and step.storage is not None and empty(live):
+        return True
     until = exclusive_until(live, want, step)
     return until is not None and step.now.monotonic >= until
 

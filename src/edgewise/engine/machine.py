@@ -79,7 +79,7 @@ def _decide(state: State, step: Step) -> State:
     live, owed, behind = _advance(live, step)
     state, live = garbage.advance(state, live, step)
     if step.storage is not None and step.records:
-        step.storage = None  # this state is adopted only if the journal took them
+        step.storage, behind = None, True  # this state is adopted only if the journal took them; what waited for that goes on at once
         step.tell("Normal", "StorageRecovered", "the journal takes records again")
     live = reports.report_instances(live, step)
     told = reports.tell_stopped(told, live, step)

@@ -86,6 +86,10 @@ def _state(live: Live, want: InstanceDesired | None, step: Step, phase: SlotPhas
     if leaving:
         return (InstanceState.STOPPED if empty(live) else InstanceState.STOPPING), why
     if converge.suspended(live, want, step):
+        if step.storage is not None and empty(live):
+            return InstanceState.STOPPED, Refusal(
+                reason=_storage_reason(step.storage), message=f"an exclusive instance is not started: {step.storage.message}"
+            )
         lost = Refusal(reason="LostContact", message="an exclusive instance does not run while the control plane is out of reach")
         return (InstanceState.STOPPED if empty(live) else InstanceState.STOPPING), lost
     if phase is not None:

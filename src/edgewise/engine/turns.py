@@ -67,7 +67,7 @@ class Shell(Protocol[S_contra]):
 class Turns(Generic[S]):
     """Runs one engine, one `turn` at a time."""
 
-    __slots__ = ("_asked", "_clock", "_deferred", "_engine", "_failures", "_limits", "_retry_at", "_shell", "_wake", "state")
+    __slots__ = ("_asked", "_clock", "_deferred", "_engine", "_failures", "_limits", "_recovered", "_retry_at", "_shell", "_wake", "state")
 
     def __init__(self, engine: Engine[S], state: S, shell: Shell[S], clock: Clock, limits: LinkLimits) -> None:
         self._engine = engine
@@ -77,6 +77,7 @@ class Turns(Generic[S]):
         self._limits = limits
         self._deferred: deque[Event] | None = None
         self._failures = 0
+        self._recovered = False
         self._retry_at = 0.0
         self._asked: S | None = None
         self._wake: float | None = None
@@ -107,11 +108,11 @@ class Turns(Generic[S]):
         if event is not None:
             self._offer_or_defer(event)
         now = self._clock.monotonic()
-        if self._deferred and now >= self._retry_at:
-            self._offer_deferred()
+        self._settle(due=now >= self._retry_at)
         wake = self._due()
         if wake is not None and wake <= now and (self._failures == 0 or now >= self._retry_at or event is not None):
             self._offer(Tick())
+            self._settle(due=False)
 
     def _offer_or_defer(self, event: Event) -> None:
         if self._offer(event) or isinstance(event, Heartbeat):
@@ -132,6 +133,15 @@ class Turns(Generic[S]):
                 return
             self._deferred.popleft()
         self._deferred = None
+
+    def _settle(self, *, due: bool) -> None:
+        """Offer what waits for the disk, if it is time or the disk has just taken something; then say that it recovered. Not before: what
+        waits may say that something is not to run any more."""
+        if self._deferred and (due or self._recovered):
+            self._offer_deferred()
+        if self._recovered:
+            self._recovered = False
+            self._offer(StorageRecovered())
 
     def _offer(self, event: Event) -> bool:
         """Do one step. Returns False when the disk did not take it and the event must be offered again."""
@@ -156,14 +166,14 @@ class Turns(Generic[S]):
         if records and self._failures:
             self._failures = 0
             self._shell.relieved("the journal takes records again")
-            self._offer(StorageRecovered())
+            self._recovered = True
         self._shell.taken(event, self.state)
         return True
 
     def _storage_failed(self, error: FilesError) -> None:
         seconds = min(self._limits.storage_retry_seconds_max, self._limits.storage_retry_seconds * 2.0 ** min(self._failures, 10))
         self._retry_at = self._clock.monotonic() + seconds
-        self._failures += 1
+        self._failures, self._recovered = self._failures + 1, False
         self._shell.trouble("the journal does not take records", error)
         if self._failures == 1:
             self._offer(StorageFailed(kind=storage_kind(error), message=str(error)))

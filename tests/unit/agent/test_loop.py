@@ -128,7 +128,7 @@ def test_the_event_comes_again_and_the_engine_hears_of_the_recovery(world, clock
     world.disk.error = None
     clock.time += 1.0
     world.loop.step()
-    assert world.taken[-2:] == [StorageRecovered(), EXIT]
+    assert world.taken[-2:] == [EXIT, StorageRecovered()]
     assert sum(isinstance(each, StorageFailed) for each in world.engine.offered) == 1
 
 
@@ -142,6 +142,32 @@ def test_only_the_newest_document_waits_for_the_disk(world, clock):
     clock.time += 100
     world.loop.step()
     assert [each for each in world.taken if isinstance(each, Desired)] == [desired(4), desired(1, device="other")]
+
+
+def test_what_waits_for_the_disk_is_offered_before_the_engine_hears_that_it_recovered(world):
+    world.disk.error = Full("x", "y")
+    world.give(desired(1))
+    world.disk.error = None
+    world.give(EXIT)
+    assert [type(each) for each in world.engine.offered] == [Desired, StorageFailed, Exited, Desired, StorageRecovered]
+    assert world.loop._turns.deferred == ()
+
+
+def test_what_waits_for_the_disk_goes_on_waiting_where_it_fails_again(world):
+    world.disk.error = Full("x", "y")
+    world.give(desired(1))
+    world.give(EXIT)
+    tries = iter([None, None, Full("x", "y")])
+
+    def persist(_records):
+        error = next(tries)
+        if error is not None:
+            raise error
+
+    world.loop.persist = persist
+    world.give(Exited(instance="n/w", slot="a", launch_id="2", code=2))
+    assert [type(each) for each in world.loop._turns.deferred] == [Exited]
+    assert type(world.engine.offered[-1]) is StorageFailed
 
 
 def test_what_waits_is_bounded(world, clock, log):

@@ -20,6 +20,7 @@ from edgewise.engine.protocol import (
     Start,
     Started,
     Stop,
+    StorageFailed,
     Tick,
 )
 from edgewise.engine.records import Broke
@@ -439,6 +440,48 @@ def test_an_exclusive_instance_is_not_started_where_there_never_was_contact() ->
     rig.post(ContactChanged(online=False, last_contact=None))
     rig.run(200)
     assert rig.started == ["r1"]
+
+
+@pytest.mark.parametrize("reboot", [True, False])
+def test_an_exclusive_instance_is_not_started_by_contact_while_the_word_that_moved_it_cannot_be_written(reboot: bool) -> None:
+    """It runs elsewhere by now. The document that says so waits for the disk; the contact that it came with is known."""
+    rig = exclusive()
+    rig.contact(online=False)
+    if reboot:
+        rig.restart(reboot=True)
+    rig.run(90)
+    rig.disk_ok = False
+    rig.desire(want("r1", desired="Stopped", **EXCLUSIVE))
+    rig.contact(online=True)
+    rig.run(100)
+    assert rig.revisions() == []
+    assert rig.status().reason == "DiskFull"
+    rig.disk_ok = True
+    rig.desire(want("r1", desired="Stopped", **EXCLUSIVE))
+    rig.run(100)
+    assert rig.started == ["r1"]
+
+
+def test_an_exclusive_instance_starts_where_it_stays_once_the_disk_takes_records_again() -> None:
+    rig = exclusive()
+    rig.restart(reboot=True)
+    rig.disk_ok = False
+    rig.desire(want("r1", **{**EXCLUSIVE, "lost_after_seconds": 90.0}))
+    rig.contact(online=True)
+    rig.run(30)
+    assert rig.revisions() == []
+    rig.disk_ok = True
+    rig.run(30)
+    assert (rig.revisions(), rig.status().reason) == (["r1"], "")
+
+
+def test_an_exclusive_instance_that_crashes_is_started_again_whatever_the_disk_takes() -> None:
+    rig = exclusive()
+    rig.disk_ok = False
+    rig.post(StorageFailed(kind="full", message="no room"))
+    rig.exit("a")
+    rig.run(5)
+    assert rig.started == ["r1", "r1"]
 
 
 @pytest.mark.parametrize(("lost_after", "grace"), [(12.0, 1.8), (60.0, 9.0), (100.0, 10.0)])
