@@ -17,6 +17,7 @@ from edgewise.serve.limits import ServeLimits
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 KEPT_HEADERS: Final = frozenset({b"content-encoding", b"accept-encoding", b"inference-header-content-length"})
+_LOOKED_AT: Final = frozenset({b"content-length", b"content-encoding", b"expect"})
 _ENCODINGS: Final = frozenset({b"", b"identity", b"gzip", b"x-gzip", b"deflate"})
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -129,6 +130,8 @@ class Conversation:
         """Look at the few headers that matter here."""
         self._count_head(len(name) + len(value) + 4)
         name = name.lower()
+        if name not in _LOOKED_AT and name not in self._kept:
+            return
         if name in self._kept and not self._in_body:  # trailers are headers to the parser too
             self._headers[name.decode("latin-1")] = value.strip().decode("latin-1")
         match name:

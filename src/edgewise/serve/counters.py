@@ -23,7 +23,7 @@ class Duration(msgspec.Struct):
     def add(self, seconds: float) -> None:
         """Count once more."""
         self.count += 1
-        self.ns += round(seconds * 1e9)
+        self.ns += int(seconds * 1e9)
 
 
 class Stages(msgspec.Struct):
