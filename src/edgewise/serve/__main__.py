@@ -60,10 +60,14 @@ def main(argv: list[str]) -> int:
     def load() -> Model:
         return Model(*find_model(Path(arguments.model), arguments.runtime), options)
 
+    server = Server((listener, control), identity, load, LIMITS)
     try:
-        return Server((listener, control), identity, load, LIMITS).run()
+        status = server.run()
     finally:
         Path(arguments.control).unlink(missing_ok=True)
+    if server.stuck:  # the interpreter would end with an abort when a thread of it is in a model that never comes back
+        os._exit(status)
+    return status
 
 
 def read_arguments(argv: list[str]) -> Arguments:

@@ -74,6 +74,7 @@ class Server:
         self._terminations = 0
         self._state: State = "loading"
         self._failure = ""
+        self.stuck = False
         self._waker, self._woken = socket.socketpair()
         self._orders: dict[Place, Callable[[], Answer]] = {
             "control-ready": self._control_ready,
@@ -154,7 +155,7 @@ class Server:
             sys.stderr.write(f"edgewise.serve: {self._identity.instance} at {self._identity.revision}: {self._failure}\n")
             return EXIT_BROKEN
         self._shadow.stop()
-        self._worker.stop()
+        self.stuck = not self._worker.stop()
         self._reporter.stop()
         return EXIT_DRAINED
 

@@ -119,10 +119,11 @@ class Worker:
             self._observe(self._model, *self._unseen)
             self._unseen = None
 
-    def stop(self) -> None:
-        """End the thread once its queue is empty; wait for that shortly."""
+    def stop(self) -> bool:
+        """End the thread once its queue is empty; wait for that shortly. Return whether it ended: a model may never come back."""
         self._jobs.put(None)
         self._thread.join(1.0)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
