@@ -38,6 +38,11 @@ class Power:
         return self._class.energy.battery_watt_hours > 0
 
     @property
+    def refills(self) -> bool:
+        """Whether a battery that ran out fills again by itself."""
+        return self.has_battery and self._class.energy.harvest_watts > 0
+
+    @property
     def used(self) -> float:
         """What the device has drawn so far, watt-hours."""
         self._settle()

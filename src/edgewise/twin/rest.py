@@ -21,6 +21,19 @@ class Rest:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._last = ""
+        self._dark = ""
+
+    def dark(self) -> str:
+        """Return a device whose battery ran out and fills again, or nothing: the run is not over while it is missing."""
+        world = self._world
+        if self._dark and self._is_dark(self._dark):
+            return self._dark
+        self._dark = next((name for name in world.devices if self._is_dark(name)), "")
+        return self._dark
+
+    def _is_dark(self, name: str) -> bool:
+        device = self._world.devices[name]
+        return not device.powered and device.power.refills and not device.gone and self._world.is_on(name)
 
     def reachable(self, name: str) -> bool:
         """Tell whether a device has power and a way to the control plane, and may use it."""

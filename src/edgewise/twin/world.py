@@ -296,7 +296,7 @@ class World(Watch, Witness):
         """Tell whether everything has come, ended and settled."""
         if self.pending and not self._only_waiting_for_rollouts():
             return False
-        if not self.at_rest():
+        if not self.at_rest() or self._rest.dark():
             return False
         self.settled_at = self.kernel.now
         return True

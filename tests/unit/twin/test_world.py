@@ -21,6 +21,7 @@ from edgewise.resources.workload import (
     WorkloadSpec,
 )
 from edgewise.twin import faults
+from edgewise.twin.fleet import Energy
 from edgewise.twin.generate import made_fleet
 from edgewise.twin.observers import Observer
 from edgewise.twin.plan import Act, Plan, Profile
@@ -155,6 +156,24 @@ def test_a_lost_device_keeps_nobody_from_coming_to_rest():
     result = run(plan(FaultRule(fault="lost", at="5s", select=Select(share=0.25))))
     assert result.settled_at is not None
     assert sum(result.counts[-1].versions.values()) == 3
+
+
+@pytest.mark.parametrize(("sun", "back"), [(20.0, True), (0.0, False)])
+def test_a_run_waits_for_batteries_that_fill_again(sun, back):
+    night = FaultRule(fault="battery", amount=0.005, lasts="10m")
+    made = plan(night, acts=(), lasts="10m", settle="40m")
+    energy = Energy(battery_watt_hours=10.0, harvest_watts=sun)
+    fleet = msgspec.structs.replace(made.fleet, classes=tuple(msgspec.structs.replace(sort, energy=energy) for sort in made.fleet.classes))
+    looked = Dark()
+    result = run(msgspec.structs.replace(made, fleet=fleet), observers=(looked,))
+    assert looked.dark == (0 if back else 4)
+    # Where no sun shines there is nothing to wait for.
+    assert (result.settled_at > 660.0) is back
+
+
+class Dark(Observer):
+    def ended(self, world):
+        self.dark = sum(not device.powered for device in world.devices.values())
 
 
 def test_no_fault_is_without_a_meaning():
