@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.delivery.evidence.counts import Rates, with_block
@@ -25,6 +25,7 @@ def test_the_mean_of_an_e_value_is_one(null, count):
     assert mean == pytest.approx(1.0)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 500), st.integers(0, 500), st.floats(0.001, 0.2))
 def test_a_proportion_lies_in_its_interval(successes, failures, alpha):
     low, high = proportion_interval(successes, successes + failures, alpha)
@@ -73,6 +74,7 @@ def test_the_sign_test():
     assert log_e_sign(20, 21) < 0
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=60))
 def test_a_bounded_mean(numbers):
     state, widths = BoundedMean(0.05), [1.0]
@@ -121,6 +123,7 @@ def test_rates_are_an_e_value():
     assert with_block(state, (5, 0), (1, 10)).log_e == state.log_e
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=4, max_size=4), st.floats(0.05, 0.95))
 def test_quantiles_of_histograms(buckets, share):
     bounds = (0.1, 0.2, 0.4)

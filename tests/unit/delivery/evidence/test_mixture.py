@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.delivery.evidence.mixture import (
@@ -28,11 +28,13 @@ def test_the_mean_of_an_e_value_is_one(information):
     assert mean == pytest.approx(1.0, rel=1e-6)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.floats(1e-3, 1e9), st.floats(1e-6, 0.4))
 def test_the_critical_value_is_where_the_e_value_is_large_enough(information, alpha):
     assert log_e_value(critical_z(information, alpha), information) == pytest.approx(math.log(1 / alpha), rel=1e-6)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.floats(-50, 50), st.floats(0.5, 1e6))
 def test_student_and_normal_are_one_another_s_inverse(z, freedom):
     t = student_scale(z, freedom)
