@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgewise.resources.artifact import ArtifactType, ArtifactVersion
 
 _VARIANT_KEYS: Final = ("name", "path", "precision", "runtime")
-_RUNTIMES: Final = {".onnx": "onnxruntime"}
+_RUNTIMES: Final = {".onnx": "onnxruntime", ".xml": "openvino", ".tflite": "litert"}
 """Which runtime runs a model, by the suffix of its file, where none was given."""
 
 
@@ -146,10 +146,17 @@ def _variants(draft: _Draft) -> "tuple[VariantSource, ...]":
     if draft.path and draft.variants:
         raise CommandError("a path and --variant do not go together", hint="give each variant its own path=…")
     if draft.path:
-        return (VariantSource(name="default", path=draft.path, runtime=_RUNTIMES.get(Path(draft.path).suffix, "")),)
+        return (VariantSource(name="default", path=draft.path, runtime=_runtime_of(draft.path)),)
     if not draft.variants:
         raise CommandError("say what to publish", hint="a file or folder, --variant name=…,path=…, or -f artifact.yaml")
     return tuple(_variant(text) for text in draft.variants)
+
+
+def _runtime_of(path: str) -> str:
+    """Return the runtime of a model file, or of the only one in a folder."""
+    place = Path(path)
+    files = [each for each in place.iterdir() if each.suffix in _RUNTIMES] if place.is_dir() else [place]
+    return _RUNTIMES.get(files[0].suffix, "") if len(files) == 1 else ""
 
 
 def _variant(text: str) -> "VariantSource":
@@ -163,7 +170,7 @@ def _variant(text: str) -> "VariantSource":
     if unknown or not pairs.get("name") or not pairs.get("path"):
         what = f"a variant has no {unknown[0]}" if unknown else "a variant needs name and path"
         raise CommandError(what, f"--variant {text}", f"it may have {', '.join(_VARIANT_KEYS)}; -f artifact.yaml can say more")
-    pairs.setdefault("runtime", _RUNTIMES.get(Path(pairs["path"]).suffix, ""))
+    pairs.setdefault("runtime", _runtime_of(pairs["path"]))
     try:
         return msgspec.convert(pairs, VariantSource)
     except msgspec.ValidationError as error:

@@ -174,6 +174,13 @@ def test_a_rollout_in_one_line(make):
 def test_what_is_pushed_from_the_command_line(tmp_path):
     one = release_of(_Draft("model.onnx", "a", "1", (), ""), "n")
     assert (one.variants[0].name, one.variants[0].runtime, one.type, one.namespace) == ("default", "onnxruntime", "model", "n")
+    folder = tmp_path / "ir"
+    folder.mkdir()
+    for name in ("model.xml", "model.bin"):
+        (folder / name).touch()
+    assert release_of(_Draft(str(folder), "a", "1", (), ""), "n").variants[0].runtime == "openvino"
+    (folder / "model.tflite").touch()
+    assert release_of(_Draft(str(folder), "a", "1", (), ""), "n").variants[0].runtime == ""
     two = release_of(_Draft("", "a", "", ("name=x,path=m.onnx,precision=int8", "name=y,path=z,runtime=openvino"), ""), "n")
     assert [(each.name, each.precision, each.runtime) for each in two.variants] == [("x", "int8", "onnxruntime"), ("y", "", "openvino")]
     (tmp_path / "artifact.yaml").write_text(
