@@ -21,7 +21,7 @@ from edgewise.cli.words import age, cpu, labels, moment, size, span
 from edgewise.resources.artifact import Artifact, ArtifactVersion
 from edgewise.resources.config import Config, Secret
 from edgewise.resources.device import Agent, Capacity, Device
-from edgewise.resources.instance import Instance
+from edgewise.resources.instance import Instance, InstanceStatus
 from edgewise.resources.kinds import BY_TYPE, Resource
 from edgewise.resources.meta import Condition
 from edgewise.resources.rollout import MemberCounts, Rollout
@@ -286,6 +286,7 @@ def _instance(instance: Instance, now: float) -> Lines:
             ("State", painted(status.state.value) + (", ready" if status.ready else ", not ready")),
             ("Runs", f"revision {or_dash(status.revision)}, variant {or_dash(status.variant)}, slot {or_dash(status.slot)}"),
             ("Update", update_of(instance)),
+            ("Traffic", _traffic(status)),
             ("Committed", f"{or_dash(status.committed)} (kept beside it: {or_dash(status.previous)})"),
             ("Refused", ", ".join(status.refused) or "<none>"),
             ("Restarts", str(status.restarts) + ("" if status.exit_code is None else f", last exit code {status.exit_code}")),
@@ -294,6 +295,21 @@ def _instance(instance: Instance, now: float) -> Lines:
             ("Reason", or_dash(": ".join(part for part in (status.reason, status.message) if part))),
         ]
     )
+
+
+def _traffic(status: InstanceStatus) -> str:
+    traffic = status.traffic
+    if traffic is None:
+        return "<none>"
+    share, candidate = f"{traffic.share * 100:.4g} %", f"revision {status.update_revision}"
+    match traffic.mode:
+        case "none":
+            return f"{candidate} waits, warm"
+        case "shadow":
+            return f"{candidate} sees copies of {share} of the requests"
+        case "split":
+            how = f", by {traffic.sticky}" if traffic.sticky else ""
+            return f"{candidate} answers {share} of the requests{how}"
 
 
 async def _artifact(client: "Client", artifact: Artifact, now: float) -> Lines:

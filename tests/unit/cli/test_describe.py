@@ -7,6 +7,7 @@ from edgewise.cli.describe import described
 from edgewise.client.answers import DevicePlan, Event, Placement
 from edgewise.resources.kinds import KINDS
 from edgewise.resources.states import UpdateState
+from edgewise.resources.traffic import Traffic
 
 
 class Fleet:
@@ -98,3 +99,19 @@ async def test_an_installation_that_is_tried_again_says_why_and_within_what_time
     text = await described(Fleet(make), msgspec.structs.replace(instance, status=status), now)
     assert "Failed abcdef1, again within 5m" in text
     assert "DiskFull: 12 bytes are needed, 3 are free" in text
+
+
+@pytest.mark.parametrize(
+    ("traffic", "said"),
+    [
+        (None, "<none>"),
+        (Traffic(), "revision r2 waits, warm"),
+        (Traffic(mode="shadow", share=0.125), "revision r2 sees copies of 12.5 % of the requests"),
+        (Traffic(mode="split", share=0.5, sticky="x-session"), "revision r2 answers 50 % of the requests, by x-session"),
+    ],
+)
+async def test_an_instance_says_which_traffic_is_in_force(make, now, traffic, said):
+    instance = make("Instance")
+    status = msgspec.structs.replace(instance.status, update_revision="r2", traffic=traffic)
+    text = await described(Fleet(make), msgspec.structs.replace(instance, status=status), now)
+    assert [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("Traffic:")] == [said]

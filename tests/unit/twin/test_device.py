@@ -5,6 +5,7 @@ import pytest
 from device_rig import NAME, Rig
 
 from edgewise.resources.states import InstanceState, UpdateState
+from edgewise.resources.traffic import Traffic
 from edgewise.twin.fleet import DeviceClass, Energy
 from edgewise.twin.kernel import EPOCH
 from edgewise.twin.link import Refused
@@ -237,6 +238,51 @@ def test_metrics_are_summed_up_in_frames():
         for series in frame.series:
             assert series.min <= series.sum / series.count <= series.max
             assert series.sum_squares >= series.sum**2 / series.count
+
+
+def measured(rig, seconds):
+    """Return how many values of which metric each revision tells within a time."""
+    rig.run(60)
+    rig.control.items.clear()
+    rig.run(seconds)
+    found = {}
+    for item in rig.control.items:
+        for series in item.series if isinstance(item, FrameReport) else ():
+            key = (series.name, series.revision)
+            found[key] = found.get(key, 0) + series.count
+    return found
+
+
+@pytest.mark.parametrize("skip_probes", [False, True])
+def test_both_revisions_measure_what_they_see_of_the_traffic(skip_probes):
+    rig = started(Rig(GOOD, profile=Profile(disk="plain", install="modelled", report_seconds=60.0), skip_probes=skip_probes), "1")
+    rig.control.want("2", hold=True, traffic=Traffic(mode="shadow", share=0.5))
+    found = measured(rig, 600)
+    assert rig.device.ready() == {NAME: "1"}
+    assert set(found) == {("model.accuracy", "rev-1"), ("model.shadow.disagreement", "rev-2")}
+    assert found["model.shadow.disagreement", "rev-2"] == pytest.approx(found["model.accuracy", "rev-1"] / 2, rel=0.1)
+    rig.control.want("2", hold=True, traffic=Traffic(mode="split", share=0.25))
+    found = measured(rig, 600)
+    assert set(found) == {("model.accuracy", "rev-1"), ("model.accuracy", "rev-2")}
+    assert found["model.accuracy", "rev-2"] == pytest.approx(found["model.accuracy", "rev-1"] / 3, rel=0.1)
+    rig.control.want("2", hold=True, traffic=Traffic())
+    assert set(measured(rig, 600)) == {("model.accuracy", "rev-1")}
+    rig.control.want("2")
+    assert set(measured(rig, 600)) == {("model.accuracy", "rev-2")}
+    assert rig.device.ready() == {NAME: "2"}
+
+
+def test_a_candidate_beside_comes_back_with_the_device():
+    rig = started(Rig(GOOD, profile=FAST), "1")
+    rig.control.want("2", hold=True, traffic=Traffic(mode="split", share=0.25))
+    rig.run(60)
+    rig.device.power_off()
+    rig.device.power_on()
+    rig.run(60)
+    status = rig.control.statuses()[NAME].status
+    assert (status.revision, status.committed, status.update_revision) == ("rev-1", "rev-1", "rev-2")
+    assert status.traffic == Traffic(mode="split", share=0.25)
+    assert rig.device.ready() == {NAME: "1"}
 
 
 def test_an_idle_device_only_polls():
