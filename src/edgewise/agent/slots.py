@@ -54,6 +54,7 @@ SERVICE_VARIABLE: Final = "EDGEWISE_SERVICE"
 """A signed environment that sets this asks for the instance's listening socket."""
 
 _FOLDER_BYTES_MAX: Final = 200
+_THREADS_MAX: Final = 64
 _UNKNOWN_PLACE: Final = 404
 _INVALID_ERRNOS: Final = frozenset(
     {errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.E2BIG, errno.EISDIR, errno.ELOOP, errno.EINVAL}
@@ -305,6 +306,10 @@ class Slots:
                 note["control"] = control
                 argv = (*self._model_server, "--model", tree, "--listen-fd", "3", "--control", control)
                 argv += ("--instance", instance, "--revision", launch.revision)
+                if launch.variant.runtime:
+                    argv += ("--runtime", launch.variant.runtime)
+                if launch.cpu_milli is not None:
+                    argv += ("--threads", str(max(1, min(-(-launch.cpu_milli // 1000), os.cpu_count() or 1, _THREADS_MAX))))
                 env["EDGEWISE_CONTROL"] = control
         env |= {
             "EDGEWISE_API": api_socket_path(self._data, instance),
