@@ -28,11 +28,12 @@ _DETAILS_MAX: Final = 4000
 _READ: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
 _COLLECT_AFTER: Final = 50_000
-"""Garbage is looked for that much more seldom in a copy: it does not live long."""
+"""Garbage is looked for when there are so many objects more than before: seldom, as most of a world lives as long as its run."""
 
 
 def serve(run: Run, warming: Warming | None = None, frame_bytes_max: int = 1 << 30) -> NoReturn:
     """Make the runs that standard input asks for until it ends. `run` makes those that share no warm-up."""
+    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
     _Nursery(run, warming, frame_bytes_max).serve()
 
 
@@ -235,7 +236,6 @@ def _be_a_copy(job: Job, run: Run, answers: int, halted: "_Halted", errors: IO[b
     """Make the run, tell what it gave, and end."""
     code = 1
     try:
-        gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is all that is needed
             os.dup2(nothing.fileno(), 0)
         os.dup2(errors.fileno(), 2)
