@@ -42,7 +42,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         trees = save_models(Path(folder))
         for name in (TINY, CNN):
-            rows += _measured(name, trees[name])
+            for row in _measured(name, trees[name]):
+                print(
+                    f"{row.name}: {row.value:,.4g} {row.unit} and {row.baseline:,.4g}, ratio {row.ratio:.2f}", file=sys.stderr, flush=True
+                )
+                rows.append(row)
     _show(rows)
     if chosen.json:
         chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
@@ -69,10 +73,6 @@ def _measured(name: str, tree: Path) -> Iterator[Row]:
                 yield from _rows(f"{name}, {form}, {connections} {'connections' if connections > 1 else 'connection'}", loads)
         if name == CNN:
             yield from _memory(servers)
-    if name == CNN:
-        with mlserver(tree, workers=1) as ml:
-            measure(ml.address, ours["JSON"], connections=1, seconds=WARM_UP_SECONDS)
-            print(f"MLServer as it comes, with a worker process: {ml.resident_mb():.0f} MB", file=sys.stderr)
 
 
 def _in_turns(servers: dict[str, Started], plans: dict[str, bytes], connections: int) -> dict[str, list[Load]]:

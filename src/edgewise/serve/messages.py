@@ -17,6 +17,16 @@ class InputTensor(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Parameters = {}
 
 
+class FlatInput(msgspec.Struct, frozen=True, kw_only=True):
+    """One input whose data is a flat list of numbers, parsed at once."""
+
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    data: list[float]
+    parameters: Parameters = {}
+
+
 class OutputRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One output that is asked for."""
 
@@ -28,6 +38,15 @@ class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The body of `POST …/infer`, or the JSON at its beginning. Without `outputs`, all are answered."""
 
     inputs: tuple[InputTensor, ...]
+    outputs: tuple[OutputRequest, ...] = ()
+    id: str = ""
+    parameters: Parameters = {}
+
+
+class FlatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`InferRequest`, where all data are flat lists of numbers."""
+
+    inputs: tuple[FlatInput, ...]
     outputs: tuple[OutputRequest, ...] = ()
     id: str = ""
     parameters: Parameters = {}

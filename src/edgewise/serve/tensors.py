@@ -56,7 +56,7 @@ KINDS: Final[dict[str, Kind]] = {
 }
 BF16: Final = "BF16"
 _BY_ONNX: Final = {kind.onnx: datatype for datatype, kind in KINDS.items()}
-_COUNTED_BYTES: Final = 1_000_000
+COUNTED_BYTES: Final = 1_000_000
 """Longer data is counted before it is parsed, so that what it becomes in memory is bounded by what the model takes."""
 _SPACE: Final = b" \t\r\n"
 
@@ -105,12 +105,26 @@ def read_values(spec: TensorSpec, shape: tuple[int, ...], data: bytes) -> Array:
     depth = _depth(data)
     if depth not in {1, max(len(shape), 1)}:
         raise TensorRefused(f"the data of input {spec.name!r} is neither flat nor nested like its shape {list(shape)}")
-    if kind.element is not str and len(data) > _COUNTED_BYTES and data.count(b",") + 1 != count:
+    if kind.element is not str and len(data) > COUNTED_BYTES and data.count(b",") + 1 != count:
         raise TensorRefused(f"the data of input {spec.name!r} does not hold the {count} values of its shape {list(shape)}")
     try:
         values = _decoder(kind.element, depth).decode(data)
-        array = _packed(kind, values) if depth == 1 and kind.code else _array(kind, values)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, struct.error) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise TensorRefused(f"the data of input {spec.name!r} is not {spec.datatype}: {error}") from error
+    return _made(spec, shape, values, flat=depth == 1)
+
+
+def read_numbers(spec: TensorSpec, shape: tuple[int, ...], values: list[float]) -> Array:
+    """Return a flat list of floats as an array of `shape`, which was checked against `spec`, of a datatype of floats. Raises
+    `TensorRefused`."""
+    return _made(spec, shape, values, flat=True)
+
+
+def _made(spec: TensorSpec, shape: tuple[int, ...], values: list[Any], *, flat: bool) -> Array:
+    kind, count = KINDS[spec.datatype], values_in(shape)
+    try:
+        array = _packed(kind, values) if flat and kind.code else _array(kind, values)
+    except (ValueError, OverflowError, struct.error) as error:
         raise TensorRefused(f"the data of input {spec.name!r} is not {spec.datatype}: {error}") from error
     if array.size != count or array.shape not in {shape, (count,)}:
         raise TensorRefused(f"the data of input {spec.name!r} does not hold the {count} values of its shape {list(shape)}")

@@ -201,6 +201,23 @@ def test_an_input_of_unknown_rank_takes_any_shape():
         check_shape(spec, (-1,), "FP32")
 
 
+def test_large_data_of_floats_is_read_in_any_form(identity, double):
+    """Data of some size is parsed in one go where it can be: what comes of it is the same."""
+    limits = LIMITS
+    array = np.arange(3000, dtype="float32").reshape(1000, 3)
+    answers = []
+    for data in (array.ravel().tolist(), array.astype(int).ravel().tolist(), array.tolist()):
+        body = json.dumps({"inputs": [_input(data, shape=[1000, 3])]}).encode()
+        answer = infer(double, identity, Request(method="POST", path="", body=body, keep_alive=True), limits)
+        assert answer.status == 200
+        answers.append(json.loads(answer.body)["outputs"][0]["data"])
+    assert answers[0] == answers[1] == answers[2] == (array * 2).ravel().tolist()
+    flat = array.ravel().tolist()
+    for data in (flat[:-1], [*flat, 1.0], [*flat[:-1], "1"], [*flat[:-1], True], [*flat[:-1], None], [*flat[:-1], 1e300], [[flat]]):
+        body = json.dumps({"inputs": [_input(data, shape=[1000, 3])]}).encode()
+        assert infer(double, identity, Request(method="POST", path="", body=body, keep_alive=True), limits).status == 400
+
+
 def test_deep_data_is_counted_only_so_far():
     assert tensors._depth(b"[" * 10_000) == 65
 
