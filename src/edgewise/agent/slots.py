@@ -53,6 +53,9 @@ __all__ = ["Slots", "SlotsLimits", "SupervisorGone", "api_socket_path", "control
 SERVICE_VARIABLE: Final = "EDGEWISE_SERVICE"
 """A signed environment that sets this asks for the instance's listening socket."""
 
+SKETCH_VARIABLE: Final = "EDGEWISE_SKETCH_INPUTS"
+"""The agent's own environment may forbid model servers to sketch their inputs, by `0`."""
+
 _FOLDER_BYTES_MAX: Final = 200
 _THREADS_MAX: Final = 64
 _UNKNOWN_PLACE: Final = 404
@@ -311,6 +314,8 @@ class Slots:
                 if launch.cpu_milli is not None:
                     argv += ("--threads", str(max(1, min(-(-launch.cpu_milli // 1000), os.cpu_count() or 1, _THREADS_MAX))))
                 env["EDGEWISE_CONTROL"] = control
+                if SKETCH_VARIABLE in os.environ:
+                    env[SKETCH_VARIABLE] = os.environ[SKETCH_VARIABLE]
         env |= {
             "EDGEWISE_API": api_socket_path(self._data, instance),
             "EDGEWISE_INSTANCE": instance,

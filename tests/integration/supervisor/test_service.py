@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgewise.agent.slots import control_socket_path
@@ -41,9 +42,10 @@ server.serve_forever(poll_interval=0.02)
 MODEL_SERVER = """
 import argparse, http.server, os, socket, socketserver, sys, threading, time
 parser = argparse.ArgumentParser()
-for name in ("--model", "--listen-fd", "--control", "--instance", "--revision"):
+for name in ("--model", "--listen-fd", "--control", "--instance", "--revision", "--threads", "--runtime"):
     parser.add_argument(name)
 given = parser.parse_args()
+print("threads", given.threads, "runtime", given.runtime, "sketches", os.environ.get("EDGEWISE_SKETCH_INPUTS"), flush=True)
 assert os.path.exists(given.model + "/main.py")
 
 class Service(http.server.BaseHTTPRequestHandler):
@@ -269,6 +271,14 @@ def test_model_servers_swap_without_a_lost_connection(supervisor, bundle, helper
         client.end()
     assert client.failures == []
     assert [(one.slot, one.active) for one in slots.observe()] == [("b", True)]
+
+
+def test_a_model_server_is_told_its_runtime_and_its_share_of_processors(supervisor, bundle, helpers, model_slots, monkeypatch):
+    monkeypatch.setenv("EDGEWISE_SKETCH_INPUTS", "0")
+    launch = bundle("", driver="model", cpu_milli=500)
+    launch = msgspec.structs.replace(launch, variant=msgspec.structs.replace(launch.variant, runtime="openvino"))
+    model_slots.start("shop/eye", "a", launch)
+    helpers.wait_for(lambda: "threads 1 runtime openvino sketches 0\n" in supervisor.log("shop.eye"))
 
 
 def test_a_model_server_that_does_not_activate(supervisor, bundle, helpers, model_slots):
