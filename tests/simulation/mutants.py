@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 from small_plans import KEY, fault, later, plan, update, workload
 
-from edgewise.controllers import desired, gateway, members, placements, rollouts
+from edgewise.controllers import desired, gateway, judging, members, placements, rollouts, waves
 from edgewise.controllers.view import FleetView
 from edgewise.delivery import rollout
 from edgewise.delivery.rollout import Signal, Standing
@@ -21,7 +21,8 @@ from edgewise.engine.limits import EngineLimits
 from edgewise.engine.model import SLOTS, slot_of
 from edgewise.engine.records import Cleared, Refusal
 from edgewise.engine.tables import SlotPhase
-from edgewise.resources.states import RolloutState, UpdateState
+from edgewise.resources.states import AnalysisState, RolloutState, UpdateState
+from edgewise.resources.workload import AnalysisMetric, Canary, Shadow, Strategy
 from edgewise.twin import control, polling, surroundings
 from edgewise.twin.fleet import LinkQuality
 from edgewise.twin.link import Request
@@ -227,6 +228,39 @@ def nothing_starts_before_the_control_plane_was_heard(patch):
 @mutant("hot-swap", plan(acts=update(sort="model"), sort="model"))
 def a_model_is_replaced_like_any_process(patch):
     patch.setattr(converge, "_swap", converge._replace)
+
+
+SHADOWED = Strategy(
+    shadow=Shadow(devices=1, observe_for="5s"),
+    canary=Canary(waves=(1, "100%"), observe_for="3s", failure_budget="10%", device_deadline="1m"),
+    analysis=(AnalysisMetric(metric="model.shadow.disagreement", max="2%", min_samples=20, give_up_after="2m"),),
+    probation="2s",
+)
+IN_THE_SHADOW = {"acts": update(sort="model", strategy=SHADOWED), "sort": "model", "report": 5.0, "lasts": "2m"}
+
+
+@mutant("shadow-never-serves", plan(behaviours=(Behaviour(samples_per_second=10.0),), **IN_THE_SHADOW))
+def what_is_held_beside_takes_over_like_any_candidate(patch):
+    patch.setattr(converge, "beside", lambda _live, _want, _step: None)
+
+
+DISAGREES = (Behaviour(version="2", metrics={"model.shadow.disagreement": (0.3, 0.05)}, samples_per_second=10.0),)
+
+
+@mutant("shadow-first", plan(behaviours=DISAGREES, **IN_THE_SHADOW))
+def whatever_a_shadow_says_is_successful(patch):
+    patch.setattr(judging, "overall", lambda _verdicts: AnalysisState.SUCCESSFUL)
+
+
+@mutant("shadow-first", plan(behaviours=DISAGREES, **IN_THE_SHADOW))
+def a_shadow_is_told_to_serve(patch):
+    whole = waves.Waves._give
+
+    def give(self, instance, offer):
+        self.stage = replace(self.stage, traffic=None)
+        whole(self, instance, offer)
+
+    patch.setattr(waves.Waves, "_give", give)
 
 
 SLOW = LinkQuality(latency_seconds=0.01, jitter_seconds=0.0, bandwidth=20_000.0)

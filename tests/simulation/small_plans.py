@@ -39,6 +39,7 @@ def workload(
     analysis=(),
     observe="3s",
     deadline="1m",
+    strategy=None,
 ):
     placement = Placement(replicas=replicas, every_matching_device=EveryMatchingDevice() if replicas is None else None)
     canary = Canary(waves=waves, observe_for=observe, failure_budget=budget, device_deadline=deadline)
@@ -48,7 +49,7 @@ def workload(
         spec=WorkloadSpec(
             artifact=ArtifactReference(name=NAME, version=number),
             placement=placement,
-            strategy=Strategy(canary=canary, analysis=metrics, probation="2s"),
+            strategy=strategy or Strategy(canary=canary, analysis=metrics, probation="2s"),
             disconnect=Disconnect(lost_after=lost_after, replace=True, exclusive=exclusive),
         ),
     )

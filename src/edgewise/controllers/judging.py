@@ -12,7 +12,6 @@ from edgewise.controllers.rows import EVIDENCE, EvidenceSpec, RolloutRow, Worklo
 from edgewise.controllers.view import FleetView
 from edgewise.delivery.analysis import gives_up_at, judge, overall, winner
 from edgewise.delivery.controls import Place, choose_controls
-from edgewise.delivery.rollout import Standing
 from edgewise.delivery.stages import stage_at
 from edgewise.resources.quantity import fraction
 from edgewise.resources.rollout import MetricVerdict, Winner
@@ -53,14 +52,14 @@ def judged(view: FleetView, rollout: RolloutRow, now: float) -> Judged:
 
 
 def controls_of(view: FleetView, rollout: RolloutRow, members: Members) -> tuple[str, ...]:
-    """Return the devices that the open wave is compared with; once chosen they stay. Chosen when the first member runs the revision."""
+    """Return the devices that the open wave is compared with. They are chosen once its members are, and stay."""
     status, stage = rollout.status, stage_at(rollout.spec, rollout.status.wave)
     if status.controls or status.wave == 0 or not stage.compares:
         return status.controls
-    runs = [*members.on(Standing.HELD), *members.on(Standing.SUCCEEDED)]
+    to, stable = rollout.spec.to_revision, rollout.spec.from_revision
+    runs = [device for device, instance in members.instances.items() if instance.running and instance.spec.revision == to]
     if not runs:
         return ()
-    stable = rollout.spec.from_revision
     old = (
         device
         for device, instance in members.instances.items()

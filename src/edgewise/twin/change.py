@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from edgewise.delivery.stages import stages
 from edgewise.resources.artifact import Artifact, ArtifactSpec, ArtifactType, ArtifactVersion
 from edgewise.resources.config import Config
 from edgewise.resources.device import Device
@@ -442,8 +443,8 @@ def _settle(scenario: Scenario, changed: Sequence[Workload]) -> str:
     """Return how long a run goes on after the faults: long enough for a rollout that goes well to end."""
     longest = 0.0
     for workload in changed:
-        canary, probation = workload.spec.strategy.canary, seconds(workload.spec.strategy.probation)
-        longest = max(longest, len(canary.waves) * (seconds(canary.observe_for) + probation + 120.0))
+        every, probation = stages(workload.spec.strategy, first=False), seconds(workload.spec.strategy.probation)
+        longest = max(longest, sum(stage.observe + probation + 120.0 for stage in every))
     needed = min(_SETTLE_MOST, max(seconds(scenario.settle), 1.5 * longest))
     return scenario.settle if needed == seconds(scenario.settle) else f"{int(needed)}s"
 

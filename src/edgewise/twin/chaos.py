@@ -15,14 +15,17 @@ from edgewise.resources.device import Capacity
 from edgewise.resources.meta import Metadata
 from edgewise.resources.selector import Requirement, Selector
 from edgewise.resources.workload import (
+    AB,
     AnalysisMetric,
     ArtifactReference,
+    BlueGreen,
     Canary,
     Disconnect,
     EveryMatchingDevice,
     NameReference,
     Placement,
     Resources,
+    Shadow,
     Strategy,
     Workload,
     WorkloadSpec,
@@ -55,6 +58,8 @@ _FAILS: Final[tuple[Literal["does-not-load", "crashes-at-start", "crashes", "han
     "probe-fails",
     "slow-probes",
 )
+_DECIDED: Final = (2_000.0, 2_200.0, 2_400.0, 2_600.0, 2_800.0)
+_SIDE_BY_SIDE: Final[tuple[int | str, ...]] = (1, "50%", "100%")
 _WAVES: Final[tuple[tuple[int | str, ...], ...]] = (
     ("100%",),
     (1, "100%"),
@@ -164,6 +169,7 @@ class _App:
         self._stream = kernel.stream("chaos", "app", number)
         self._fates: dict[str, Behaviour] = {}
         self._version = 1
+        self._ways = kernel.stream("chaos", "ways", number)
         stream = self._stream
         self.sort: Literal["model", "bundle"] = "model" if stream.chance(0.5) else "bundle"
         self.beats = self.sort == "bundle" and kernel.stream("chaos", "beats", number).chance(0.25)
@@ -173,6 +179,12 @@ class _App:
         self.first = self.version("1")
         self.artifact = self.pointing_to("1") if self.alias else None
         self.workload = self._workload(fleet)
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether its strategy runs two revisions at once."""
+        strategy = self.workload.spec.strategy
+        return strategy.shadow is not None or strategy.ab is not None or strategy.blue_green is not None
 
     @property
     def key(self) -> str:
@@ -220,7 +232,7 @@ class _App:
         metric = AnalysisMetric(
             metric="quality", min=0.9, min_samples=_one((1, 20, 200), stream), give_up_after=_one(("2m", "10m"), stream)
         )
-        return Strategy(
+        strategy = Strategy(
             canary=Canary(
                 waves=_one(_WAVES, stream),
                 observe_for=_one(("0s", "5s", "30s"), stream),
@@ -230,6 +242,7 @@ class _App:
             analysis=(metric,) if stream.chance(0.4) else (),
             probation=_one(("1s", "5s", "15s"), stream),
         )
+        return _another_way(strategy, self._ways) if self.sort == "model" and self._ways.chance(0.5) else strategy
 
     def next_version(self) -> str:
         """Return a new version's name, and draw how it will behave."""
@@ -279,7 +292,7 @@ class _App:
                 placement = msgspec.structs.replace(spec.placement, replicas=stream.below(len(fleet.devices) + 1))
                 spec = msgspec.structs.replace(spec, placement=placement)
             case 1:
-                spec = msgspec.structs.replace(spec, strategy=msgspec.structs.replace(spec.strategy, canary=self._strategy().canary))
+                spec = msgspec.structs.replace(spec, strategy=_altered_way(spec.strategy, self._strategy(), stream))
             case _ if self.config is not None:
                 return self.config_with(str(stream.below(1_000)))
             case _:
@@ -290,6 +303,44 @@ class _App:
     def behaviours(self) -> tuple[Behaviour, ...]:
         """Return how all versions behave; where a bad one is bad on a part of the devices only, it is sound elsewhere."""
         return (*self._fates.values(), behaviour_of(self.workload))
+
+
+def _another_way(strategy: Strategy, stream: Stream) -> Strategy:
+    """Return a strategy that holds two revisions side by side first."""
+    canary, way = strategy.canary, stream.below(3)
+    gives_up = _one(("2m", "10m"), stream)
+    if way == 0:
+        agrees = AnalysisMetric(metric="model.shadow.disagreement", max="5%", min_samples=_one((1, 20), stream), give_up_after=gives_up)
+        share, observed = _one(("20%", "100%"), stream), _one(("1s", "20s"), stream)
+        shadow = Shadow(devices=_one(_SIDE_BY_SIDE, stream), share=share, observe_for=observed)
+        return msgspec.structs.replace(strategy, shadow=shadow, analysis=(*strategy.analysis, agrees))
+    if way == 1:
+        better = AnalysisMetric(metric="quality", direction="higher", margin=0.05, min_samples=_one((1, 20), stream))
+        ab = AB(
+            devices=_one(_SIDE_BY_SIDE, stream),
+            share=_one(("20%", "50%"), stream),
+            give_up_after=gives_up,
+            on_no_difference=_one(("keep", "promote"), stream),
+            failure_budget=canary.failure_budget,
+            device_deadline=canary.device_deadline,
+        )
+        return msgspec.structs.replace(strategy, canary=Canary(), ab=ab, analysis=(better,))
+    blue_green = BlueGreen(
+        observe_for=canary.observe_for,
+        auto_promote=stream.chance(0.8),
+        failure_budget=canary.failure_budget,
+        device_deadline=canary.device_deadline,
+    )
+    return msgspec.structs.replace(strategy, canary=Canary(), blue_green=blue_green)
+
+
+def _altered_way(known: Strategy, drawn: Strategy, stream: Stream) -> Strategy:
+    """Return a strategy with something else about it: the share of an A/B, which a rollout under way follows, or the canary's waves."""
+    if known.ab is not None:
+        return msgspec.structs.replace(known, ab=msgspec.structs.replace(known.ab, share=_one(("10%", "30%", "80%"), stream)))
+    if known.blue_green is not None or drawn.ab is not None or drawn.blue_green is not None:
+        return drawn
+    return msgspec.structs.replace(known, canary=drawn.canary)
 
 
 def _selector(stream: Stream) -> Selector:
@@ -318,6 +369,9 @@ def _acts(apps: list[_App], fleet: TwinFleet, stream: Stream, window: float) -> 
         acts.extend(doing(_one(apps, stream), fleet, stream, at))
     # What waits for a person, whether it was paused or nobody could judge it, gets one, twice.
     acts.extend(Act(at=window + wait, action="resume", on=app.key) for wait in (60.0, 1_200.0) for app in apps)
+    # Where two revisions ran side by side they may never tell apart which is better: then a person decides, at every stage.
+    undecided = [app for app in apps if app.side_by_side]
+    acts.extend(Act(at=window + wait, action="promote", on=app.key) for wait in _DECIDED for app in undecided)
     # What runs badly for good is nobody's fault but the version's: in the end everybody gets one that is sound.
     for app in apps:
         version = app.last_version()

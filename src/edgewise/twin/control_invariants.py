@@ -8,6 +8,7 @@ import msgspec
 from edgewise.controllers.gateway import ReportDecision
 from edgewise.controllers.reconcile import Decision
 from edgewise.controllers.rows import RolloutRow
+from edgewise.delivery.stages import pace_of, stage_at
 from edgewise.resources.instance import InstanceSpec
 from edgewise.resources.quantity import share_of
 from edgewise.resources.states import Connection
@@ -56,7 +57,7 @@ class BudgetKept(Observer):
             members = world.control.view.members[rollout.key.namespace, rollout.spec.workload]
             touched = [each for each in members.instances.values() if each.running and each.spec.revision == to]
             failed = sum(to in each.seen.refused for each in touched if not 0 < each.seen.observed_epoch < each.spec.epoch)
-            budget = float(rollout.spec.strategy.canary.failure_budget[:-1])
+            budget = float(pace_of(rollout.spec.strategy).failure_budget[:-1])
             if failed * 100 > budget * len(touched):
                 told = f"{failed} of {len(touched)} failed, the budget is {budget:g} %"
                 world.violated("budget-kept", rollout.key.name, f"{given.device} was given {to}: {told}")
@@ -75,16 +76,16 @@ class WavesKept(Observer):
 
     def _look(self, world: "World", name: str, fresh: list[_Given]) -> None:
         rollout = fresh[0].rollout
-        status, canary = rollout.status, rollout.spec.strategy.canary
+        status, size = rollout.status, stage_at(rollout.spec, rollout.status.wave).size
         if not rollout.spec.from_revision or status.wave >= status.waves or status.wave == 0:
             return
         view = world.control.view
         running = [each for each in view.members[rollout.key.namespace, rollout.spec.workload].instances.values() if each.running]
         carry = [each.spec.device for each in running if each.spec.revision == rollout.spec.to_revision]
         away = sum(view.devices[device].status.connection is not Connection.ONLINE for device in carry if device in view.devices)
-        allowed = share_of(canary.waves[status.wave - 1], len(running)) + away
+        allowed = share_of(size, len(running)) + away
         if len(carry) + len(fresh) > allowed:
-            told = f"wave {status.wave} ({canary.waves[status.wave - 1]}) allows {allowed} of {len(running)}"
+            told = f"wave {status.wave} ({size}) allows {allowed} of {len(running)}"
             world.violated("waves-kept", name, f"{len(carry) + len(fresh)} devices carry the new revision: {told}")
 
 

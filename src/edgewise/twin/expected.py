@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from edgewise.delivery.evidence.units import UNIT_RANGE
 from edgewise.resources.meta import DEFAULT_NAMESPACE
 from edgewise.resources.quantity import fraction, seconds
 from edgewise.resources.workload import AnalysisMetric, Workload
@@ -14,6 +15,8 @@ __all__ = ["behaviour_of", "expected_metrics", "resolved", "speaks_of", "workloa
 
 _SAMPLES_PER_SECOND: Final = 10.0
 _METRIC_SECONDS: Final = 10.0
+_GOOD_SHARE: Final = 0.9
+_CLEARLY: Final = 4.0
 _PART: Final = 3.0
 """The least samples of an analysis arrive in this part of the time after which it gives up, from one device alone."""
 
@@ -42,7 +45,11 @@ def behaviour_of(workload: Workload, *, passes: bool = True, version: str = "") 
 
 def expected_metrics(workload: Workload, *, passes: bool) -> dict[str, tuple[float, float]]:
     """Return a mean and a standard deviation for each metric of the workload's analysis: safely inside its bounds, or safely outside."""
-    return {metric.metric: (_inside(metric) if passes else _outside(metric)) for metric in workload.spec.strategy.analysis}
+    analysis = workload.spec.strategy.analysis
+    compared = {metric.metric: _beside(metric, passes=passes) for metric in analysis if metric.direction is not None}
+    bounded = {metric.metric: (_inside(metric) if passes else _outside(metric)) for metric in analysis if metric.direction is None}
+    # What lies outside its bounds is also worse than what lies inside them.
+    return compared | bounded
 
 
 def resolved(
@@ -106,6 +113,17 @@ def _rate(workload: Workload) -> float:
     """Return samples per second that are enough for the workload's analysis."""
     needed = [_PART * metric.min_samples / seconds(metric.give_up_after) for metric in workload.spec.strategy.analysis]
     return max(_SAMPLES_PER_SECOND, *needed) if needed else _SAMPLES_PER_SECOND
+
+
+def _beside(metric: AnalysisMetric, *, passes: bool) -> tuple[float, float]:
+    """Return what a revision that is as good as another one measures, or one that is clearly worse."""
+    share = metric.metric in UNIT_RANGE
+    usual = 1.0 if not share else _GOOD_SHARE if metric.direction == "higher" else 1.0 - _GOOD_SHARE
+    margin = fraction(metric.margin or 0.0) * (usual if isinstance(metric.margin, str) else 1.0)
+    if passes:
+        return usual, margin / 2
+    worse = usual - _CLEARLY * margin if metric.direction == "higher" else usual + _CLEARLY * margin
+    return (min(1.0, max(0.0, worse)) if share else worse), margin / 2
 
 
 def _bounds(metric: AnalysisMetric) -> tuple[float | None, float | None]:

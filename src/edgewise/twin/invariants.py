@@ -21,8 +21,19 @@ from edgewise.twin.device_invariants import (
     WholeRevision,
 )
 from edgewise.twin.observers import Observer
-from edgewise.twin.promise_invariants import HotSwap, ItemsOutlive, OfflineStart, OnlyGiven, RefusedForCause, SaysWhy, TreesGo, WrittenKept
+from edgewise.twin.promise_invariants import (
+    HotSwap,
+    ItemsOutlive,
+    OfflineStart,
+    OnlyGiven,
+    RefusedForCause,
+    SaysWhy,
+    ShadowAnswersNobody,
+    TreesGo,
+    WrittenKept,
+)
 from edgewise.twin.rest_invariants import Converges, NoneTooMany, PlanIsStable, TruthIsTold
+from edgewise.twin.shadow_invariants import ShadowFirst
 
 __all__ = ["INVARIANTS", "Invariant", "observers_for"]
 
@@ -65,6 +76,14 @@ INVARIANTS: Final[Mapping[str, Invariant]] = {
     ),
     "offline-start": Invariant(promise="after a boot what is committed runs again within a minute, network or not", observer=OfflineStart),
     "hot-swap": Invariant(promise="an update of a model stops what serves only once another one has taken over", observer=HotSwap),
+    "shadow-never-serves": Invariant(
+        promise="what is held in the shadow or warm answers nobody: its answers are compared, and never returned",
+        observer=ShadowAnswersNobody,
+    ),
+    "shadow-first": Invariant(
+        promise="a revision that has to go through the shadow serves nobody before it was judged; one that disagrees never does",
+        observer=ShadowFirst,
+    ),
     "refused-for-cause": Invariant(
         promise="a full disk, a lost network or a bad signature refuses nothing: it is tried again", observer=RefusedForCause
     ),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edgewise.engine.model import SlotView, State, refused
-from edgewise.engine.protocol import Done, Failed, Observed, Stop
+from edgewise.engine.protocol import Activate, Done, Failed, Observed, Route, Stop
 from edgewise.engine.records import Kept
 from edgewise.engine.tables import SlotPhase
 from edgewise.ports.files import FilesError
@@ -118,6 +118,41 @@ def _interrupts(step: EngineStep, stop: Stop) -> bool:
 def _takes_traffic(slot: SlotView) -> bool:
     model = slot.release is not None and slot.release.type == "model"
     return model and slot.phase is SlotPhase.UP and slot.active and slot.ready and not slot.fatal
+
+
+class ShadowAnswersNobody(Observer):
+    """shadow-never-serves. Looks at what is told to slots and model servers while a candidate is held beside what serves."""
+
+    def __init__(self) -> None:
+        self._rotten: frozenset[str] = frozenset()
+
+    def began(self, world: "World") -> None:
+        """See `Observer`."""
+        self._rotten = hit_by(world, "bit-rot")
+
+    def stepped(self, world: "World", device: "SimDevice", step: EngineStep) -> None:
+        """See `Observer`."""
+        if device.name in self._rotten:
+            return
+        for effect in step.effects:
+            if isinstance(effect, Activate | Route) and _answers(step, effect):
+                world.violated(
+                    "shadow-never-serves", device.name, f"{effect.instance}: a candidate that is only to be compared answers requests"
+                )
+
+
+def _answers(step: EngineStep, effect: Activate | Route) -> bool:
+    live, kept = step.after.live.get(effect.instance), step.after.durable.instances.get(effect.instance)
+    want = want_of(step.after, effect.instance)
+    if live is None or kept is None or kept.committed is None or kept.candidate is None or want is None or not want.hold:
+        return False
+    if want.traffic is None or want.traffic.mode == "split" or kept.committed.revision in {kept.candidate.revision, kept.broken}:
+        return False
+    if not kept.candidate.type == kept.committed.type == "model" or kept.committed.tree not in step.after.installed:
+        return False
+    if isinstance(effect, Route):
+        return effect.traffic.mode == "split"
+    return live.update.state is UpdateState.PROBATION and live.slots[effect.slot].revision == kept.candidate.revision
 
 
 class OnlyGiven(Observer):

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from edgewise.delivery.stages import pace_of
 from edgewise.resources.quantity import seconds
 from edgewise.resources.states import RolloutState
 from edgewise.resources.workload import Workload
@@ -86,7 +87,7 @@ def _failed_share(rollout: RolloutResult | None) -> float:
 
 
 def _failures(workload: Workload, version: str, rollouts: Sequence[RolloutResult | None]) -> list[str]:
-    budget = workload.spec.strategy.canary.failure_budget
+    budget = pace_of(workload.spec.strategy).failure_budget
     worst = sorted(rollouts, key=_failed_share)[_rank(len(rollouts))]
     # In whole numbers, as the rollout itself counts: 1 of 20 is 5 %, not a little more.
     if worst is None or worst.failed * 100 <= float(budget.rstrip("%")) * worst.touched:
