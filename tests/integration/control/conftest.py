@@ -1,8 +1,10 @@
-"""A whole control plane in the test's event loop, reached over real TLS, and a device that speaks the wire by hand."""
+"""A whole control plane in the test's event loop, reached over real TLS, and a device that speaks the wire by hand. Lets the
+tests in this folder import their helper."""
 
 import base64
 import os
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +26,8 @@ from edgewise.trust.tokens import read_join_token
 from edgewise.wire.desired import DesiredState
 from edgewise.wire.enrolment import ErrorAnswer, JoinAnswer, JoinRequest
 from edgewise.wire.report import DeviceReport, EventReport, LaneItems, Report, ReportAnswer
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 T = TypeVar("T")
 API = "/apis/v1alpha1"
