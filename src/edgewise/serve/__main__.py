@@ -4,16 +4,20 @@ Exit status: 0 drained, 2 wrong arguments or sockets, 3 the model (or its runtim
 """
 
 import argparse
+import contextlib
+import importlib
 import os
 import re
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
 _TEXT: Final = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:/+]{0,255}")
 _EXIT_BROKEN: Final = 3
+_NICENESS: Final = 5
 _THREADS_MAX: Final = 64
 _DEFAULT_THREADS_MAX: Final = 4
 _UNIX_PATH_MAX: Final = 107
@@ -41,10 +45,11 @@ def main(argv: list[str]) -> int:
     control = _control(arguments.control)
 
     try:
+        _gently(lambda: importlib.import_module("edgewise.serve.server"))
         from edgewise.serve.inference import Identity
         from edgewise.serve.limits import LIMITS
         from edgewise.serve.model import Model
-        from edgewise.serve.runtimes.choose import find_model
+        from edgewise.serve.runtimes.choose import find_model, loading
         from edgewise.serve.runtimes.contract import Options
         from edgewise.serve.server import Server
     except ImportError as error:
@@ -58,7 +63,9 @@ def main(argv: list[str]) -> int:
     options = Options(threads=arguments.threads, cache=Path.home() / "compiled" if "EDGEWISE_CONTROL" in os.environ else None)
 
     def load() -> Model:
-        return Model(*find_model(Path(arguments.model), arguments.runtime), options)
+        path, runtime = find_model(Path(arguments.model), arguments.runtime)
+        _gently(lambda: loading(runtime))
+        return Model(path, runtime, options)
 
     server = Server((listener, control), identity, load, LIMITS)
     try:
@@ -68,6 +75,26 @@ def main(argv: list[str]) -> int:
     if server.stuck:  # the interpreter would end with an abort when a thread of it is in a model that never comes back
         os._exit(status)
     return status
+
+
+def _gently(work: Callable[[], object]) -> None:
+    """Do `work`, and wait for it, on a thread of low urgency: a server that starts must not hold up the one that serves. Only the thread's
+    urgency is lowered, because a process needs privileges to raise its own again."""
+    failures: list[Exception] = []
+
+    def run() -> None:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - raised again by whoever waits
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="start")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
 
 
 def read_arguments(argv: list[str]) -> Arguments:
