@@ -15,6 +15,7 @@ from demo.fleet import MEMBERS, DemoFailed, Fleet
 from demo.model import Data
 from demo.report import Fact, Report, RolloutReport, StepReport
 from demo.wire import CountingProxy
+from edgewise.cli.evidence import stage_lines
 from edgewise.client.context import choose_context, read_contexts
 from edgewise.client.errors import Unreachable
 from edgewise.resources.instance import Instance
@@ -98,18 +99,24 @@ class Run:
     async def rollout(self, workload: str, version: str, started: float, seconds: float) -> Rollout:
         """Follow a rollout to its end and put it into the report."""
         seen = ""
+        judged: set[tuple[int, float]] = set()
 
         def on_change(rollout: Rollout) -> None:
             nonlocal seen
             status = rollout.status
             members = status.members
             text = (
-                f"{workload} {version}: {status.state.value}, wave {status.wave} of {status.waves}, "
+                f"{workload} {version}: {status.state.value}, wave {status.wave} of {status.waves} ({status.phase or '-'}), "
                 f"{members.succeeded} succeeded, {members.updating} updating, {members.failed} failed; analysis {status.analysis.value}"
             )
             if text != seen:
                 seen = text
                 self.say(text)
+            for stage in rollout.status.stages:
+                if (stage.wave, stage.at) not in judged:
+                    judged.add((stage.wave, stage.at))
+                    for line in stage_lines(stage):
+                        self.say(line)
 
         ended = await self.client.wait_rollout(workload, timeout=seconds, on_change=on_change)
         self.report.rollouts.append(

@@ -77,8 +77,8 @@ async def roll_out_first(run: Run) -> None:
 
 
 async def roll_out_better(run: Run) -> None:
-    """Canary, waves, Succeeded, no request dropped."""
-    async with run.step("Version 2, better, goes out in waves without a dropped request") as facts:
+    """Shadow, canary, Succeeded, each with its evidence; no request dropped."""
+    async with run.step("Version 2, better, goes through a shadow and a canary, without a dropped request") as facts:
         _check_data(run)
         pushed = await push_model(run, model.BETTER)
         (before,) = await run.totals("camera.requests.dropped")
