@@ -199,10 +199,10 @@ class _Reader:
 
     def _bounded(self, node: ScalarNode, value: float, wanted: inspect.IntType | inspect.FloatType, path: str) -> _Read:
         bounds = (
-            (wanted.ge is not None and value < wanted.ge, f"must be at least {wanted.ge}"),
-            (wanted.gt is not None and value <= wanted.gt, f"must be more than {wanted.gt}"),
-            (wanted.le is not None and value > wanted.le, f"must be at most {wanted.le}"),
-            (wanted.lt is not None and value >= wanted.lt, f"must be less than {wanted.lt}"),
+            (wanted.ge is not None and value < wanted.ge, f"must be at least {_plain(wanted.ge)}"),
+            (wanted.gt is not None and value <= wanted.gt, f"must be more than {_plain(wanted.gt)}"),
+            (wanted.le is not None and value > wanted.le, f"must be at most {_plain(wanted.le)}"),
+            (wanted.lt is not None and value >= wanted.lt, f"must be less than {_plain(wanted.lt)}"),
         )
         for broken, message in bounds:
             if broken:
@@ -324,6 +324,11 @@ def _either(plain: str, text: str, kinds: set[type]) -> str:
 
 def _joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+def _plain(bound: float | None) -> float | None:
+    """Return a bound as people write it: 1, not 1.0. Types that differ in nothing else are one and the same for Python."""
+    return int(bound) if bound is not None and float(bound).is_integer() else bound
 
 
 def _short(text: str) -> str:
