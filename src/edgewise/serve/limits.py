@@ -60,7 +60,7 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
     mirror_seconds_max: float = 10.0
     mirror_idle_seconds: float = 30.0
     split_waiting_max: int = 16
-    split_seconds_max: float = 2.0
+    split_seconds_max: float = 5.0
     split_pause_seconds: float = 1.0
     split_pause_seconds_max: float = 60.0
     agree_relative: float = 0.01

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import onnx
 import pytest
 
 from edgewise.agent.slots import control_socket_path
@@ -313,6 +314,43 @@ def test_a_model_server_that_does_not_take_it(supervisor, bundle, helpers, model
     helpers.wait_for(ready(slots, "a"))
     found = slots.route("shop/eye", "a", "b", "two", traffic)
     assert (found.reason if isinstance(found, Failed) else None) == answer
+
+
+def test_a_candidate_sees_a_share_of_what_real_model_servers_are_asked(supervisor, bundle, helpers, tmp_path):
+    supervisor.run()
+    slots = supervisor.slots()
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 1])
+    for slot, revision, operation in (("a", "one", "Neg"), ("b", "two", "Abs")):
+        launch = bundle(f"# {revision}", driver="model", revision=revision)
+        out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 1])
+        graph = onnx.helper.make_graph([onnx.helper.make_node(operation, ["x"], ["y"])], "g", [value], [out])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+        onnx.save(model, str(supervisor.data / "trees" / launch.tree / "model.onnx"))
+        started = slots.start("shop/eye", slot, launch)
+        helpers.wait_for(ready(slots, slot))
+    assert slots.activate("shop/eye", "a") == Finished()
+    body = json.dumps({"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [2]}]})
+
+    def asked(count):
+        host, _, port = started.address.removeprefix("http://").partition(":")
+        connection, found = http.client.HTTPConnection(host, int(port), timeout=60), []
+        for _ in range(count):
+            connection.request("POST", "/v2/models/eye/infer", body)
+            answer = connection.getresponse()
+            found.append((answer.headers["edgewise-revision"], json.loads(answer.read())["outputs"][0]["data"]))
+        connection.close()
+        return found
+
+    assert slots.route("shop/eye", "a", "b", "two", Traffic(mode="split", share=0.5)) == Finished()
+    found = asked(20)
+    assert dict(found) == {"one": [-2], "two": [2]}
+    assert 9 <= [revision for revision, _ in found].count("two") <= 11
+    assert slots.route("shop/eye", "a", "b", "two", Traffic()) == Finished()
+    assert asked(10) == [("one", [-2])] * 10
+    assert slots.route("shop/eye", "a", "b", "two", Traffic(mode="split")) == Finished()
+    assert asked(3) == [("two", [2])] * 3
+    assert slots.stop("shop/eye", "b", 60) == Stopped(code=0)
+    assert asked(10) == [("one", [-2])] * 10
 
 
 def test_nobody_is_told_where_nothing_runs(model_slots):
