@@ -18,6 +18,7 @@ from edgewise.agent.statusfile import AgentStatus, StatusFile, instance_lines
 from edgewise.agent.version import VERSION
 from edgewise.engine import resident
 from edgewise.engine.model import State
+from edgewise.engine.renewing import Looked, Renewing
 from edgewise.ports.clock import Clock
 from edgewise.ports.randomness import Randomness
 from edgewise.wire.report import DeviceReport
@@ -55,67 +56,53 @@ class Inventory:
 
 
 class Renewal:
-    """Keeps the certificate fresh, in a thread of its own while the helper process works. `ask` comes from the links when the control plane
-    turned the identity down."""
+    """Keeps the certificate fresh, in a thread of its own while the helper process works. `distrusted` comes from the links when the
+    control plane turned the identity down."""
 
     def __init__(
         self, errands: Errands, clock: Clock, randomness: Randomness, log: Log, *, renewed: Callable[[], None], limits: AgentLimits
     ) -> None:
         self._errands = errands
         self._clock = clock
-        self._randomness = randomness
         self._log = log
         self._renewed = renewed
         self._limits = limits
         self._lock = threading.Lock()
-        self._busy = False
-        self._force = False
-        self._next = clock.monotonic()
-        self._forced_at = -limits.renew_retry_seconds
+        self._decisions = Renewing(clock.monotonic(), limits, randomness)
         self.not_after = 0.0
 
     def distrusted(self) -> bool:
         """Renew at the next `run`, whatever the certificate says, but not again and again. Returns whether that is due now."""
-        now = self._clock.monotonic()
         with self._lock:
-            if now - self._forced_at < self._limits.renew_retry_seconds:
-                return False
-            self._forced_at, self._force = now, True
-        return True
+            return self._decisions.distrusted(self._clock.monotonic())
 
     def run(self) -> float:
         """Begin a renewal if it is time."""
-        now = self._clock.monotonic()
         with self._lock:
-            due = self._force or now >= self._next
-            if due and not self._busy:
-                self._busy = True
-                force, self._force = self._force, False
-                threading.Thread(target=self._work, args=(force,), name="renew", daemon=True).start()
+            force = self._decisions.begin(self._clock.monotonic())
+        if force is not None:
+            threading.Thread(target=self._work, args=(force,), name="renew", daemon=True).start()
         return min(60.0, self._limits.renew_retry_seconds)
 
     def _work(self, force: bool) -> None:  # a thread takes positions
-        wait = self._limits.renew_retry_seconds
+        looked = Looked(well=False)
         try:
-            result = self._errands.renew(force=force)
-            wait = self._take(result)
+            looked = self._take(self._errands.renew(force=force))
         except HelperFailed as error:
             self._log.warning("the certificate could not be looked at", error)
         except Exception as error:  # noqa: BLE001  # the next try may work
             self._log.error(f"renewal: {type(error).__name__}", error)
         with self._lock:
-            self._busy = False
-            self._next = self._clock.monotonic() + wait + self._randomness.uniform(0.0, wait / 10)
+            self._decisions.ended(self._clock.monotonic(), looked)
 
-    def _take(self, result: Renewed) -> float:
+    def _take(self, result: Renewed) -> Looked:
         self.not_after = result.not_after
         if result.renewed:
             self._log.info("the certificate was renewed")
             self._renewed()
         if result.error:
             self._log.warning("the certificate was not renewed", result.error)
-            return self._limits.renew_retry_seconds
-        return max(self._limits.renew_retry_seconds, min(result.due_in, self._limits.renew_check_seconds))
+        return Looked(well=not result.error, due_in=result.due_in)
 
 
 class Reporter:

@@ -13,9 +13,9 @@ from edgewise.agent.jobs import FetchJob, Line, Progress
 from edgewise.agent.limits import LIMITS, AgentLimits
 from edgewise.agent.place import connect, now
 from edgewise.agent.resolve import Resolver
-from edgewise.engine.backoff import Backoff
 from edgewise.engine.identity import Identity, IdentityDamaged, read_identity
 from edgewise.engine.install import InstallError, InstallTransient, InstallUntrusted, failed, plan, stage
+from edgewise.engine.persistence import Persistence, may_pass
 from edgewise.engine.protocol import Failed, Fetched, FetchStage
 from edgewise.engine.resolve import NotRunnable, Resolved, unresolved
 from edgewise.ports.files import Files, FilesError
@@ -27,7 +27,6 @@ from edgewise.trust.verify import FetchMissing, Untrusted
 T = TypeVar("T")
 _PROGRESS_SECONDS = 1.0
 _RANGE_IGNORED, _RANGE_REFUSED = 200, 416
-_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class Fetcher:
@@ -47,7 +46,7 @@ class Fetcher:
         self._files = files
         self._write = write
         self._limits = limits
-        self._backoff = Backoff(randomness or SystemRandomness(), 0.5, limits.fetch_pause_seconds_max)
+        self._randomness = randomness or SystemRandomness()
         self._sleep = sleep
         self._tree = ""
         self._told = (("", ""), 0.0)
@@ -85,7 +84,7 @@ class Fetcher:
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """Try again what may work in a moment. Every try that brought bytes begins the count of failures anew."""
-        failures = 0
+        persistence = Persistence(self._randomness, self._limits)
         while True:
             before = self._arrived
             try:
@@ -93,13 +92,12 @@ class Fetcher:
             except (Unreachable, Refused, InstallTransient) as error:
                 if not _may_pass(error):
                     raise
-                failures = 1 if self._arrived > before else failures + 1
-                asked = error.retry_after or 0.0 if isinstance(error, Refused) else 0.0
-                if failures > self._limits.fetch_resumes_max or asked > self._limits.fetch_patience_seconds_max:
+                if self._arrived > before:
+                    persistence.got_on()
+                pause = persistence.failed(error.retry_after or 0.0 if isinstance(error, Refused) else 0.0)
+                if pause is None:
                     raise
-                if failures == 1:
-                    self._backoff.reset()
-                self._sleep(self._backoff.next(asked))
+                self._sleep(pause)
 
     def _stage(self, client: Client, variant: Variant, tree: str) -> None:
         stage(self._files, variant, tree, lambda digest, offset: self._blob(client, digest, offset), self._progress)
@@ -157,7 +155,7 @@ def _disk_failure(error: OSError) -> Failed:
 def _may_pass(error: Exception) -> bool:
     match error:
         case Refused():
-            return error.status in _RETRIED
+            return may_pass(error.status)
         case InstallTransient():
             return error.reason == "EndedEarly"
         case _:

@@ -35,16 +35,10 @@ class AgentLimits(LinkLimits, frozen=True, kw_only=True):
     fetch_line_bytes_max: int = 8 * 1024 * 1024
     fetch_silence_seconds: float = 120.0
     fetch_seconds_max: float = 6 * 3600.0
-    fetch_resumes_max: int = 6
-    fetch_pause_seconds_max: float = 8.0
-    fetch_patience_seconds_max: float = 30.0
     renew_seconds_max: float = 120.0
 
     # housekeeping
     inventory_seconds: float = 600.0
-    renew_first_seconds: float = 30.0
-    renew_check_seconds: float = 24 * 3600.0
-    renew_retry_seconds: float = 600.0
     watchdog_seconds: float = 60.0
     stuck_seconds: float = 300.0
     status_seconds: float = 10.0

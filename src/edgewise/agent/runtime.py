@@ -47,8 +47,6 @@ from edgewise.wire.desired import DeviceDesired
 CLEAN, FAILED, SUPERVISOR_GONE, STUCK = 0, 1, 4, 70
 _JOIN_SECONDS = 2.0
 _CRASH_GRACE_SECONDS = 60.0
-_FORGET_SECONDS = 600.0
-_FORGET_POLL_SECONDS = 0.5
 _HEARTBEAT_SECONDS = 0.5
 
 
@@ -297,9 +295,9 @@ class Runtime:
         since = self._forgetting_since
         if since is None:
             return None
-        if self._outlet.empty or self._clock.monotonic() - since > _FORGET_SECONDS:
+        if resident.may_forget(since, self._clock.monotonic(), self._limits, told=self._outlet.empty):
             self.stop()
-        return _FORGET_POLL_SECONDS
+        return resident.FORGET_POLL_SECONDS
 
     def _close(self) -> None:
         self._links.stop(_JOIN_SECONDS)

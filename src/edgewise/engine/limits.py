@@ -72,7 +72,12 @@ class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
     A poll waits up to `poll_wait_seconds`, at least `poll_wait_seconds_min`. Without an answer for `offline_after_seconds` the control
     plane counts as out of reach. What is to be sent waits `coalesce_seconds` for what belongs with it. Back-off has full jitter between
     0 and min(max, first * 2^failures); `refused_backoff_seconds_max` is for devices whose identity was turned down. While the disk takes
-    no records, up to `deferred_events_max` events wait and are offered again at growing intervals."""
+    no records, up to `deferred_events_max` events wait and are offered again at growing intervals.
+
+    A fetch resumes `fetch_resumes_max` times in a row after pauses with full jitter, unless it is asked to come back later than in
+    `fetch_patience_seconds_max`. A certificate's age is looked at `renew_first_seconds` after the start and every `renew_check_seconds`,
+    and after `renew_retry_seconds` where renewing failed or was forced. A device that was decommissioned waits `forget_seconds` at most for
+    its last word to be taken."""
 
     poll_wait_seconds: float = 240.0
     poll_wait_seconds_min: float = 5.0
@@ -84,3 +89,11 @@ class LinkLimits(msgspec.Struct, frozen=True, kw_only=True):
     deferred_events_max: int = 1000
     storage_retry_seconds: float = 1.0
     storage_retry_seconds_max: float = 30.0
+    fetch_resumes_max: int = 6
+    fetch_pause_first_seconds: float = 0.5
+    fetch_pause_seconds_max: float = 8.0
+    fetch_patience_seconds_max: float = 30.0
+    renew_first_seconds: float = 30.0
+    renew_check_seconds: float = 24 * 3600.0
+    renew_retry_seconds: float = 600.0
+    forget_seconds: float = 600.0

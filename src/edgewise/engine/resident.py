@@ -1,10 +1,12 @@
 """What a resident program does around the engine, wherever it runs: write records down, keep the journal small, say where it stands."""
 
 from collections.abc import Callable
+from typing import Final
 
 from edgewise.engine import recovery
 from edgewise.engine.adoption import telling_of
 from edgewise.engine.journal import Journal
+from edgewise.engine.limits import LinkLimits
 from edgewise.engine.model import State
 from edgewise.engine.protocol import Event, Exited, RunningSlot
 from edgewise.engine.records import Record
@@ -76,6 +78,16 @@ class Inventory:
 def _telling_of(state: State) -> tuple[int, int] | None:
     document = state.durable.document
     return telling_of(document) if document is not None else None
+
+
+FORGET_POLL_SECONDS: Final = 0.5
+"""How often to ask `may_forget`."""
+
+
+def may_forget(since: float, now: float, limits: LinkLimits, *, told: bool) -> bool:
+    """Whether a device that was decommissioned at `since` may forget everything by now: its last word was taken (`told`), or nobody takes
+    it (monotonic seconds)."""
+    return told or now - since > limits.forget_seconds
 
 
 def exit_known(event: Event) -> str:

@@ -16,12 +16,11 @@ from edgewise.wire.enrolment import JoinAnswer, JoinRequest, RenewAnswer, RenewR
 if TYPE_CHECKING:
     from edgewise.twin.control import SimControl, Then
 
-__all__ = ["Admitting", "agent_in", "certificate_text", "key_digest"]
+__all__ = ["Admitting", "agent_in", "certificate_text", "expiry_in", "key_digest"]
 
 _JOIN: Final = msgspec.msgpack.Decoder(JoinRequest)
 _RENEW: Final = msgspec.msgpack.Decoder(RenewRequest)
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_CERTIFICATE_SECONDS: Final = 90 * 86_400.0
 
 
 def certificate_text(agent: str, serial: str, not_after: float) -> str:
@@ -35,6 +34,13 @@ def agent_in(certificate: str) -> str:
     return lines[0].partition(" ")[0] if lines else ""
 
 
+def expiry_in(certificate: str) -> float:
+    """Return when a certificate expires, in its PEM frame or without; 0 when that cannot be read."""
+    lines = [line for line in certificate.splitlines() if not line.startswith("-----")]
+    last = lines[0].rpartition(" ")[2] if lines else ""
+    return float(last) if last.isdigit() else 0.0
+
+
 def key_digest(key: str) -> str:
     """Return the digest of a device's key."""
     return f"sha256:{secret_digest(key)}"
@@ -43,9 +49,10 @@ def key_digest(key: str) -> str:
 class Admitting:
     """Joins and renewals under way. `issued` are agents and their keys: certificates out there outlive a restored backup."""
 
-    def __init__(self, control: "SimControl", root: bytes) -> None:
+    def __init__(self, control: "SimControl", root: bytes, certificate_seconds: float) -> None:
         self._control = control
         self._root = root
+        self._certificate_seconds = certificate_seconds
         self._serial = 0
         self.issued: set[tuple[str, str]] = set()
         self._under_way: dict[Caller, None] = {}
@@ -150,4 +157,4 @@ class Admitting:
     def _issue(self, agent: str, key: str, now: float) -> tuple[str, float]:
         self._serial += 1
         self.issued.add((agent, key))
-        return f"{self._serial:x}", now + _CERTIFICATE_SECONDS
+        return f"{self._serial:x}", now + self._certificate_seconds

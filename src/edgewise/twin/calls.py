@@ -11,9 +11,11 @@ from edgewise.engine.downlink import Downlink
 from edgewise.engine.limits import LinkLimits
 from edgewise.engine.model import State
 from edgewise.engine.protocol import Desired
+from edgewise.engine.renewing import Looked, Renewing
 from edgewise.engine.resident import position
 from edgewise.engine.turns import TICK_SECONDS_MIN
 from edgewise.engine.uplink import Uplink, Wait
+from edgewise.trust.authority import LIMITS, renew_at
 from edgewise.twin.enrolling import keep_renewed, renewal
 from edgewise.twin.link import Answered, Exchange, Outcome, Refused, Request
 from edgewise.wire.desired import DesiredState
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _ANSWER: Final = msgspec.msgpack.Decoder(ReportAnswer)
 _DESIRED: Final = msgspec.msgpack.Decoder(DesiredState)
-_RENEW_RETRY_SECONDS: Final = 600.0
 _NEVER: Final = float("inf")
 _UNTRUSTED: Final = Failure(untrusted=True)
 T = TypeVar("T")
@@ -40,9 +41,9 @@ class Calls:
         "_device",
         "_downlink",
         "_ended",
-        "_forced_at",
         "_poll_at",
         "_polling",
+        "_renewal",
         "_renewing",
         "_report_at",
         "_reporting",
@@ -66,7 +67,7 @@ class Calls:
         self._ended = False
         self._poll_at = clock.monotonic()
         self._report_at = _NEVER
-        self._forced_at = -_NEVER
+        self._renewal = Renewing(clock.monotonic() + limits.renew_first_seconds, limits, chance)
         self.learnt = 0.0
 
     def end(self) -> None:
@@ -92,6 +93,8 @@ class Calls:
             self._report()
         if self._poll_at <= now:
             self._poll()
+        if self._renewal.next <= now:
+            self._look_at_certificate(now)
 
     # ---- reports ----
 
@@ -115,7 +118,8 @@ class Calls:
             self._report_at = self._device.clock.monotonic() + self._uplink.failed(_UNTRUSTED)
             return
         device, body = self._device, _ENCODER.encode(decided.report)
-        request = Request(purpose="report", agent=self._resident.agent, device=device.name, key=device.key, body=body)
+        who = self._resident
+        request = Request(purpose="report", agent=who.agent, device=device.name, key=device.key, body=body, not_after=who.not_after)
         self._reporting = self._device.link.send(request, self._reported)
 
     def _reported(self, outcome: Outcome) -> None:
@@ -140,9 +144,8 @@ class Calls:
         failure = Failure(status=outcome.status, retry_after=outcome.retry_after or 0.0) if isinstance(outcome, Refused) else Failure()
         now = self._device.clock.monotonic()
         self._resident.tell(self._contact.reached(now) if failure.contact else self._contact.failed(now))
-        if failure.distrust and now - self._forced_at >= _RENEW_RETRY_SECONDS:
-            self._forced_at = now
-            self._renew()
+        if failure.distrust and self._renewal.distrusted(now):
+            self._look_at_certificate(now)
         return failure
 
     # ---- desired state ----
@@ -164,6 +167,7 @@ class Calls:
             path=str(self._downlink.position),
             wait=self._downlink.wait,
             session=self._resident.outbox.session,
+            not_after=self._resident.not_after,
         )
         self._polling = self._device.link.send(request, self._polled)
 
@@ -197,10 +201,23 @@ class Calls:
 
     # ---- identity ----
 
-    def _renew(self) -> None:
-        if self._renewing is None:
-            request = renewal(self._device, self._resident.agent)
-            self._renewing = self._device.link.send(request, self._renewed)
+    def _look_at_certificate(self, now: float) -> None:
+        """Renew it if it is old enough, or if that was asked for."""
+        force = self._renewal.begin(now)
+        if force is None:
+            return
+        due_in = self._due_in()
+        if due_in > 0 and not force:
+            self._renewal.ended(now, Looked(well=True, due_in=due_in))
+            return
+        request = renewal(self._device, self._resident.agent)
+        self._renewing = self._device.link.send(request, self._renewed)
+
+    def _due_in(self) -> float:
+        """Return in how many seconds the certificate is to be renewed by its age."""
+        not_after = self._resident.not_after
+        lifetime = self._device.around.profile.certificate_seconds
+        return renew_at(not_after - lifetime - LIMITS.backdate_seconds, not_after) - self._resident.floor()
 
     def _renewed(self, outcome: Outcome) -> None:
         if not self._ended:
@@ -208,10 +225,15 @@ class Calls:
             self._device.guarded(partial(self._take_renewal, outcome))
 
     def _take_renewal(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Answered) and keep_renewed(self._device, outcome.body):
+        well = isinstance(outcome, Answered) and keep_renewed(self._device, outcome.body)
+        if well:
             self._device.note("renewed", self._resident.agent)
+            self._resident.look_at_identity()
+        self._renewal.ended(self._device.clock.monotonic(), Looked(well=well, due_in=max(0.0, self._due_in())))
+        if well:
             self._uplink.try_again()
             self.wake_uplink()
+        self._resident.alarm()
 
 
 def _decoded(decoder: "msgspec.msgpack.Decoder[T]", outcome: Outcome) -> T | None:

@@ -37,7 +37,6 @@ _RENEW: Final = msgspec.msgpack.Decoder(RenewRequest)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _ROUNDS_AT_ONCE: Final = 100
 _SLOT_SECONDS: Final = 0.5
-_CERTIFICATE_SECONDS: Final = 90 * 86_400.0
 _TOKEN_SECONDS: Final = 5 * 365 * 86_400.0
 _NOTHING: Final = Answered()
 
@@ -56,6 +55,7 @@ class SimControl:
         repository: Callable[[str], bytes | None] = lambda _name: None,
         root: bytes = b"",
         limits: GatewayLimits | None = None,
+        certificate_seconds: float = 90 * 86_400.0,
     ) -> None:
         self.kernel = kernel
         self.vault = vault
@@ -70,7 +70,7 @@ class SimControl:
         self._blob_size = blob_size
         self._repository = repository
         self._polling = Polling(self)
-        self._admitting = Admitting(self, root)
+        self._admitting = Admitting(self, root, certificate_seconds)
         self._random = kernel.stream("control")
         self._life = 0
         self._kill_at_write: bool | None = None
@@ -174,6 +174,9 @@ class SimControl:
         purpose = request.purpose
         if purpose not in ("join", "renew") and (request.agent, request.key) not in self._admitting.issued:
             caller.reply(Refused(status=401, reason="NoCertificate", message="this takes a client certificate of this fleet"))
+            return
+        if 0 < request.not_after <= self.kernel.wall:
+            caller.reply(Refused(status=401, reason="Expired", message="TLS refuses a certificate that expired"))
             return
         match purpose:
             case "report":

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edgewise.engine.backoff import Backoff
 from edgewise.engine.install import InstallError, InstallTransient, failed, plan, stage
+from edgewise.engine.persistence import Persistence, may_pass
 from edgewise.engine.protocol import Done, Failed, Fetch, Fetched, FetchProgress, FetchStage
 from edgewise.engine.resolve import NotRunnable, Resolution, Resolved, WantedManifest, unresolved
 from edgewise.engine.trees import STAGING, TREES, installed_trees
@@ -25,13 +25,8 @@ if TYPE_CHECKING:
     from edgewise.twin.resident import Resident
 
 _NOT_FOUND: Final = 404
-_RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
 _BEGIN_SECONDS: Final = 0.4
 """How long the process that fetches takes to start, with Python and all that it verifies signatures with; measured."""
-_RESUMES_MAX: Final = 6
-_PATIENCE_SECONDS_MAX: Final = 30.0
-_PAUSE_FIRST_SECONDS: Final = 0.5
-_PAUSE_SECONDS_MAX: Final = 8.0
 _CHUNK: Final = 65_536
 
 Resolve = Callable[[Files, ArtifactTarget, Mapping[str, Scalar], float], Resolution]
@@ -68,12 +63,11 @@ class Fetching:
 
     __slots__ = (
         "_arrived",
-        "_backoff",
         "_effect",
         "_ended",
         "_exchange",
-        "_failures",
         "_fresh",
+        "_persistence",
         "_resident",
         "_resolved",
         "_steps",
@@ -83,8 +77,7 @@ class Fetching:
     def __init__(self, resident: "Resident", effect: Fetch) -> None:
         self._resident = resident
         self._effect = effect
-        self._backoff = Backoff(resident.device.chance, _PAUSE_FIRST_SECONDS, _PAUSE_SECONDS_MAX)
-        self._failures = 0
+        self._persistence = Persistence(resident.device.chance, resident.device.around.link_limits)
         self._fresh = True
         self._ended = False
         self._exchange: Exchange | None = None
@@ -136,7 +129,7 @@ class Fetching:
     def _looked_up(self, wanted: Wanted | WantedManifest, outcome: Outcome) -> None:
         self._exchange = None
         if isinstance(outcome, Answered):
-            self._failures = 0
+            self._persistence.got_on()
             self._step(outcome.body)
         elif isinstance(outcome, Refused) and outcome.status == _NOT_FOUND:
             self._step(None)
@@ -195,13 +188,13 @@ class Fetching:
         self._exchange = None
         device = self._resident.device
         if isinstance(outcome, Answered):
-            self._failures = 0
+            self._persistence.got_on()
             self._arrived = (needs.digest, needs.offset, outcome.size or len(outcome.body) or (1 << 62))
             seconds = outcome.size / device.sort.disk_bytes_per_second
             device.around.kernel.after(seconds, self._written)
         else:
             if isinstance(outcome, Broken) and outcome.received:
-                self._failures = 0
+                self._persistence.got_on()
                 self._arrived = (needs.digest, needs.offset, outcome.received)
             self._again(outcome, self._written)
 
@@ -221,6 +214,7 @@ class Fetching:
             path=path,
             offset=offset,
             fresh=self._fresh,
+            not_after=resident.not_after,
         )
         self._fresh = False
         self._exchange = resident.device.link.send(request, partial(self._answered, done))
@@ -231,17 +225,17 @@ class Fetching:
 
     def _again(self, outcome: Outcome, again: Callable[[], None]) -> None:
         """Try again what may work in a moment."""
-        self._failures += 1
-        asked = outcome.retry_after or 0.0 if isinstance(outcome, Refused) else 0.0
-        may_pass = not isinstance(outcome, Refused) or outcome.status in _RETRIED
-        if not may_pass or self._failures > _RESUMES_MAX or asked > _PATIENCE_SECONDS_MAX:
+        pause = None
+        if not isinstance(outcome, Refused):
+            pause = self._persistence.failed()
+        elif may_pass(outcome.status):
+            pause = self._persistence.failed(outcome.retry_after or 0.0)
+        if pause is None:
             reason = "Refused" if isinstance(outcome, Refused) else "Unreachable"
             message = f"{outcome.status} {outcome.reason}" if isinstance(outcome, Refused) else "the control plane did not answer"
             self._end(Failed(kind="transient", reason=reason, message=message))
             return
-        if self._failures == 1:
-            self._backoff.reset()
-        self._resident.device.around.kernel.after(self._backoff.next(asked), partial(self._once_more, again))
+        self._resident.device.around.kernel.after(pause, partial(self._once_more, again))
 
     def _once_more(self, again: Callable[[], None]) -> None:
         if not self._ended:

@@ -15,7 +15,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One exchange that a device begins. `body` is what the wire carries (MessagePack). `agent` names the identity that it shows,
     `key` its key, which a replaced device has not. `path` is what `GET` asks for: a position and wait, a
     repository file, a digest. `offset`: where a blob's rest begins. `fresh`: over a connection of its
-    own, which has to be opened."""
+    own, which has to be opened. `not_after`: when the certificate that it shows expires, by the true wall clock (0: it shows none)."""
 
     purpose: Purpose
     agent: str
@@ -27,6 +27,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     offset: int = 0
     session: str = ""
     fresh: bool = False
+    not_after: float = 0.0
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):

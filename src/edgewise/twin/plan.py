@@ -30,6 +30,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `install`: `real` stages and verifies every file through the engine's installer, `modelled` takes only the time and room.
     `trust`: `tuf` verifies the signed repository and its signatures, `none` believes it. `invariants`: which checks run.
     `probes`: `telling` leaves out those that pass as long as nothing happens to their process, as runs on plain disks always do.
+    `certificate_seconds`: how long a device's certificate lives.
     `poll_seconds`: how long a poll waits; `report_seconds`: how often a device reports telemetry (0: never)."""
 
     disk: Literal["recording", "plain"] = "recording"
@@ -38,6 +39,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     store: Literal["memory", "sqlite"] = "memory"
     invariants: Literal["all", "cheap", "none"] = "all"
     probes: Literal["all", "telling"] = "all"
+    certificate_seconds: float = 90 * 86_400.0
     poll_seconds: float = 240.0
     report_seconds: float = 60.0
 

@@ -45,6 +45,7 @@ from edgewise.engine.trees import remove as remove_trees
 from edgewise.engine.trees import whole_trees
 from edgewise.engine.turns import TICK_SECONDS_MIN, Turns
 from edgewise.ports.files import FilesError
+from edgewise.twin.admitting import expiry_in
 from edgewise.twin.calls import Calls
 from edgewise.twin.fetching import Fetching
 from edgewise.twin.kernel import Ticket
@@ -58,8 +59,6 @@ if TYPE_CHECKING:
 
 AGENT_VERSION: Final = "twin"
 _START_SECONDS: Final = 0.03
-_FORGET_SECONDS: Final = 600.0
-_FORGET_POLL_SECONDS: Final = 0.5
 _NEVER: Final = float("inf")
 
 
@@ -85,13 +84,14 @@ class Resident:
         "damage",
         "device",
         "journal",
+        "not_after",
         "outbox",
     )
 
     def __init__(self, device: "SimDevice", limits: LinkLimits) -> None:
         around, clock, chance = device.around, device.clock, device.chance
         self.device = device
-        self.agent = _agent(device)
+        self.look_at_identity()
         opened = open_journal(device.disk, around.limits)
         self.journal, self.damage = opened.journal, opened.damage
         self.outbox = open_outbox(device.disk, chance, f"{device.name}-{chance.token(6).hex()}", around.limits)
@@ -157,6 +157,15 @@ class Resident:
                 self.journal.close()
             except FilesError:
                 return
+
+    def look_at_identity(self) -> None:
+        """Read whom to show, and until when. A damaged identity must not keep a device from its work: then it runs on, and is trusted by
+        nobody."""
+        try:
+            held = read_certificates(self.device.disk, self.device.around.limits)
+        except IdentityDamaged:
+            held = None
+        self.agent, self.not_after = (held.agent, expiry_in(held.certificate)) if held is not None else ("", 0.0)
 
     def floor(self) -> float:
         """Return the time to judge signatures by: the later of the clock and what the control plane last said."""
@@ -398,7 +407,7 @@ class Resident:
         if wake is not None and wake < at:
             at = min(at, max(wake, now + TICK_SECONDS_MIN))
         if self._forgetting > 0:
-            at = min(at, now + _FORGET_POLL_SECONDS)
+            at = min(at, now + resident.FORGET_POLL_SECONDS)
         if at == _NEVER:
             return
         when = clock.when(at)
@@ -435,7 +444,8 @@ class Resident:
             if self._queue:
                 self._pump()
         self._calls.look(now)
-        if self._forgetting > 0 and (self.outbox.empty or now - self._forgetting > _FORGET_SECONDS):
+        limits = self.device.around.link_limits
+        if self._forgetting > 0 and resident.may_forget(self._forgetting, now, limits, told=self.outbox.empty):
             self._forget()
             return
         self.alarm()
@@ -482,15 +492,6 @@ class Resident:
         except FilesError:
             device.note("disk", "not everything could be removed")
         device.left()
-
-
-def _agent(device: "SimDevice") -> str:
-    """Return the identity to show. A damaged one must not keep a device from its work: then it runs on, and is trusted by nobody."""
-    try:
-        certificates = read_certificates(device.disk, device.around.limits)
-    except IdentityDamaged:
-        return ""
-    return certificates.agent if certificates is not None else ""
 
 
 def _version(target: str) -> str:

@@ -93,6 +93,7 @@ class World(Watch, Witness):
             blob_size=self.published.size,
             repository=self._file,
             root=self.repository.root if self.repository is not None else b"",
+            certificate_seconds=plan.profile.certificate_seconds,
         )
         self.control.witness = self
         self.network = Network(self.kernel, self.control)

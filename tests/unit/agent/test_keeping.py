@@ -172,7 +172,7 @@ def renewal(clock, randomness, log):
 
 
 def settled(world, wait_for, count: int) -> None:
-    wait_for(lambda: len(world.errands.forced) == count and not world.renewal._busy)
+    wait_for(lambda: len(world.errands.forced) == count and not world.renewal._decisions.busy)
 
 
 def test_a_certificate_is_looked_at_now_and_then(renewal, clock, wait_for):
@@ -340,7 +340,7 @@ def test_a_journal_that_finds_the_disk_full_takes_room_from_the_outbox(room):
             if self.tries == 1:
                 raise Full("journal", "no space left")
 
-    device = SimpleNamespace(_journal=FullOnce(), _outlet=SimpleNamespace(make_room=lambda: room))
+    device = SimpleNamespace(_journal=FullOnce(), _outlet=SimpleNamespace(make_room=lambda: room), _loop=SimpleNamespace(state=None))
     if room:
         Runtime._persist(device, ())
     else:

@@ -336,7 +336,7 @@ def test_a_refused_identity_is_renewed_and_asked_seldom():
     rig.control.tell(rig.control.document)
     rig.run(3600)
     purposes = [request.purpose for request in rig.control.requests]
-    assert 1 <= purposes.count("renew") <= 7
+    assert 1 <= purposes.count("renew") <= 12
     rig.control.refusing = None
     rig.run(400)
     assert rig.device.counts()["telemetry"].held <= 1
