@@ -161,4 +161,8 @@ def _margin(path: str, metric: AnalysisMetric, margin: float | str) -> Iterator[
     if metric.direction is None:
         yield Problem(path=f"{path}.margin", message="belongs to a comparison", hint="add direction: higher or direction: lower")
     if not (0 < fraction(margin) < math.inf):
-        yield Problem(path=f"{path}.margin", message=f"{margin} is not more than 0: two revisions never differ by nothing at all")
+        yield Problem(path=f"{path}.margin", message=f"{_said(margin)} is not more than 0: two revisions never differ by nothing at all")
+
+
+def _said(bound: float | str) -> str:
+    return bound if isinstance(bound, str) else f"{bound:g}"
