@@ -17,7 +17,8 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
     `write_seconds_max` for a client to take its answer, `idle_seconds_max` between requests, `spare_seconds` that a connection is left idle
     before it may be closed to make room for another, `drain_seconds` that idle connections are kept once a drain began,
     `terminate_seconds` the same after SIGTERM, `linger_seconds` for a client to close after the last answer, `retry_after_seconds`,
-    `inline_seconds_max` that the loop may be held up by an inference that it expects to be so quick (0: never).
+    `inline_seconds_max` that the loop may be held up by an inference that it expects to be so quick (0: never),
+    `inline_shared_seconds_max` the same while several connections ask.
 
     A candidate beside the server: copies of requests that wait for it take at most `mirror_bytes_max` bytes, are at most
     `mirror_waiting_max`, and are given up after `mirror_seconds_max`; its thread for them ends after `mirror_idle_seconds` without one.
@@ -52,7 +53,8 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
     terminate_seconds: float = 1.0
     linger_seconds: float = 2.0
     retry_after_seconds: int = 1
-    inline_seconds_max: float = 0.005
+    inline_seconds_max: float = 0.010
+    inline_shared_seconds_max: float = 0.001
     batch_rows_max: int = 32
     batch_seconds_max: float = 0.02
     mirror_bytes_max: int = 8_388_608

@@ -303,7 +303,7 @@ class Server:
                 connection.asked_at = time.monotonic()
                 if not connection.control and self._passing.relays and self._relay(connection, request):
                     return
-                now = self._worker.answer_now(request)
+                now = self._worker.answer_now(connection.serial, request)
                 if now is not None:
                     self._answered_now(connection, request, *now)
                     return

@@ -104,13 +104,14 @@ class Worker:
         self._submitted += 1
         self._jobs.put((serial, request, time.monotonic()))
 
-    def answer_now(self, request: Request) -> tuple[Answer, Spent] | None:
+    def answer_now(self, serial: int, request: Request) -> tuple[Answer, Spent] | None:
         """Answer at once, on the caller's thread: when nothing runs or waits, and the model has been so quick lately that handing the
         request over would cost more than the wait. Otherwise None. Once the answer is on its way, call `observe`."""
-        model = self._model
-        if model is None or self._submitted != self._completed or not self._pace.expects_quick(len(request.body)):
+        model, now = self._model, time.monotonic()
+        quick = self._pace.expects_quick(serial, len(request.body), now)
+        if model is None or self._submitted != self._completed or not quick:
             return None
-        answer, spent, self._unseen = self._answer(model, request, time.monotonic())
+        answer, spent, self._unseen = self._answer(model, request, now)
         return answer, spent
 
     def observe(self) -> None:
