@@ -17,7 +17,7 @@ CONVERGE_SECONDS = 45.0
 
 async def roll_out_worse(run: Run) -> None:
     """Let the shadow fail: what the version says is compared, and never returned."""
-    async with run.step("Version 3, trained on corrupted labels, disagrees in the shadow: it never answers a request") as facts:
+    async with run.step("Version 3, made worse, disagrees in the shadow: it never answers a request") as facts:
         facts |= {f"held_out_{key}": value for key, value in (await push_model(run, model.CORRUPTED)).items() if "accuracy" in key}
         started = await run.apply("workloads.yaml", VERSION="3")
         ended = await run.rollout("inspector", "3", started, ROLLOUT_SECONDS)

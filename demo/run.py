@@ -24,6 +24,7 @@ from edgewise.resources.states import InstanceState
 
 NAMESPACE = "line-3"
 LOOK_SECONDS = 0.2
+INDENT = "   "
 
 
 class Run:
@@ -71,7 +72,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Show progress."""
-        self.console.print(f"   {text}", highlight=False)
+        self.console.print(f"{INDENT}{text}", highlight=False)
 
     async def until(self, what: str, seconds: float, look: Callable[[], Awaitable[bool]]) -> float:
         """Wait until `look` is true; return how long it took. Raises `DemoFailed` after `seconds`."""
@@ -109,14 +110,14 @@ class Run:
                 f"{workload} {version}: {status.state.value}, wave {status.wave} of {status.waves} ({status.phase or '-'}), "
                 f"{members.succeeded} succeeded, {members.updating} updating, {members.failed} failed; analysis {status.analysis.value}"
             )
-            if text != seen:
-                seen = text
-                self.say(text)
             for stage in rollout.status.stages:
                 if (stage.wave, stage.at) not in judged:
                     judged.add((stage.wave, stage.at))
-                    for line in stage_lines(stage):
+                    for line in stage_lines(stage, min(100, self.console.width) - len(INDENT)):
                         self.say(line)
+            if text != seen:
+                seen = text
+                self.say(text)
 
         ended = await self.client.wait_rollout(workload, timeout=seconds, on_change=on_change)
         self.report.rollouts.append(

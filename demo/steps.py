@@ -78,7 +78,7 @@ async def roll_out_first(run: Run) -> None:
 
 async def roll_out_better(run: Run) -> None:
     """Shadow, canary, Succeeded, each with its evidence; no request dropped."""
-    async with run.step("Version 2, better, goes through a shadow and a canary, without a dropped request") as facts:
+    async with run.step("Version 2, better, goes through a shadow and a canary; no request is dropped") as facts:
         _check_data(run)
         pushed = await push_model(run, model.BETTER)
         (before,) = await run.totals("camera.requests.dropped")

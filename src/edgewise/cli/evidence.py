@@ -69,17 +69,18 @@ def _open(rollout: Rollout) -> Iterator[StageVerdict]:
         yield StageVerdict(wave=status.wave, phase=status.phase, state=status.analysis, verdicts=status.verdicts, controls=status.controls)
 
 
-def stage_lines(stage: StageVerdict) -> list[str]:
-    """Return how one wave was judged: the verdict of each metric with its numbers, in words, and its picture."""
+def stage_lines(stage: StageVerdict, width: int = 0) -> list[str]:
+    """Return how one wave was judged: the verdict of each metric with its numbers, in words, and its picture.
+    `width`: columns; 0: those of the terminal, at most 100."""
     if not stage.verdicts and not stage.message:
         return []
-    message = f": {stage.message}" if stage.message and not stage.verdicts else ""
+    message = f": {stage.message}" if stage.message else ""
     title = f"  wave {stage.wave}{f' ({stage.phase})' if stage.phase else ''}   {painted(stage.state.value)}{message}"
-    lines = [title]
+    lines, width = [title], width or _width()
     if stage.controls:
-        lines += _wrapped(f"compared with {_named(stage.controls)}, on the revision before", "    ")
+        lines += _wrapped(f"compared with {_named(stage.controls)}, on the revision before", "    ", width)
     for verdict in stage.verdicts:
-        lines += _verdict(verdict)
+        lines += _verdict(verdict, width)
     return lines
 
 
@@ -88,17 +89,17 @@ def _named(devices: Sequence[str]) -> str:
     return f"{', '.join(devices[:_NAMED_MAX])}{more}"
 
 
-def _verdict(verdict: MetricVerdict) -> list[str]:
+def _verdict(verdict: MetricVerdict, width: int) -> list[str]:
     words = verdict.message or (f"mean {verdict.mean:.4g} over {verdict.samples} samples" if verdict.mean is not None else "")
     named = words if words.startswith(verdict.metric) else f"{verdict.metric}: {words}"
     mark = {AnalysisState.SUCCESSFUL: "✓", AnalysisState.FAILED: "✗"}.get(verdict.state, "·")
-    lines = _wrapped(f"{mark} {named}", "    ")
-    bar = picture.bar(verdict, columns=min(picture.COLUMNS_MAX, _width() - 6))
+    lines = _wrapped(f"{mark} {named}", "    ", width)
+    bar = picture.bar(verdict, columns=min(picture.COLUMNS_MAX, width - 6))
     return [*lines, f"      {bar}"] if bar else lines
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, _width(), initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
+def _wrapped(text: str, indent: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
 
 
 def _width() -> int:

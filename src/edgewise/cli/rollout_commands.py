@@ -79,6 +79,7 @@ class _Shown:
     def show(self, rollout: "Rollout") -> None:
         from edgewise.cli import output
 
+        self._explain(rollout)
         line = rollout_line(rollout)
         if line == self._last:
             return
@@ -86,7 +87,6 @@ class _Shown:
         again = self._live and self._last and stage == self._stage
         output.out(("\033[F\033[K" if again else "") + line + "\n")
         self._last, self._stage = line, stage
-        self._explain(rollout)
 
     def _explain(self, rollout: "Rollout") -> None:
         """Print the evidence of waves that were judged since."""

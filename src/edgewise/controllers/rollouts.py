@@ -250,7 +250,9 @@ def _send_back(moving: _Moving, status: RolloutStatus, signal: Signal) -> Rollou
     no_difference = signal is Signal.NO_DIFFERENCE
     failed = AnalysisState.FAILED if signal is Signal.ANALYSIS_FAILED else status.analysis
     analysis = AnalysisState.SUCCESSFUL if no_difference else failed
-    status = _remembered(moving, status, analysis, status.message)
+    # What failed is said by the verdicts themselves.
+    said = "" if signal is Signal.ANALYSIS_FAILED else "no difference" if no_difference else status.message
+    status = _remembered(moving, status, analysis, said)
     decided = no_difference or signal is Signal.ANALYSIS_FAILED
     return msgspec.structs.replace(status, analysis=analysis, winner=moving.judged.winner if decided else "")
 

@@ -68,7 +68,7 @@ def _open(status: RolloutStatus) -> tuple[StageVerdict, ...]:
 def _stage(parts: list[str], stage: StageVerdict, height: int) -> int:
     title = f"wave {stage.wave} ({stage.phase}): {stage.state.value}"
     height = _text(parts, title, height + _LINE // 2, bold=True, colour=_COLOURS.get(stage.state.value, "#7f8c8d"))
-    if stage.message and not stage.verdicts:
+    if stage.message:
         height = _text(parts, stage.message, height)
     for verdict in stage.verdicts:
         height = _verdict(parts, verdict, height)
