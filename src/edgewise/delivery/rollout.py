@@ -314,36 +314,42 @@ def wave_need(size: CountOrPercentage, tally: Tally) -> int:
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance that may be given the revision. `midway`: it is on a revision that was never found good."""
+    """An instance that may be given the revision. `midway`: it is on a revision that was never found good. `risk`: how likely its update
+    fails (`delivery/risk.py`)."""
 
     device: str
     device_class: str
     online: bool
     midway: bool
+    risk: float = 0.0
 
 
 def choose(candidates: Iterable[Candidate], need: int, touched_classes: Mapping[str, int]) -> list[str]:
     """Return at most `need` devices: those left midway by an earlier rollout first, then those that can be reached, one of each class
-    before a second of any, by name. `touched_classes` counts the members so far by class."""
+    before a second of any. Of a class the least at risk comes first, the most at risk last. Of classes that are equally far, the one
+    with the most candidates comes first: a single canary stands for as many as can be. Then by name. `touched_classes` counts the
+    members so far by class."""
     counts = dict(touched_classes)
-    groups: dict[tuple[int, str], list[str]] = {}
+    groups: dict[tuple[int, str], list[tuple[float, str]]] = {}
+    sizes: dict[str, int] = {}
     for candidate in candidates:
         urgency = 0 if candidate.midway and candidate.online else 1 if candidate.online else 2
-        groups.setdefault((urgency, candidate.device_class), []).append(candidate.device)
-    heap: list[tuple[int, int, str]] = []
+        groups.setdefault((urgency, candidate.device_class), []).append((candidate.risk, candidate.device))
+        sizes[candidate.device_class] = sizes.get(candidate.device_class, 0) + 1
+    heap: list[tuple[int, int, int, str]] = []
     for (urgency, name), devices in groups.items():
         devices.sort(reverse=True)
-        heap.append((urgency, counts.get(name, 0), name))
+        heap.append((urgency, counts.get(name, 0), -sizes[name], name))
     heapq.heapify(heap)
     chosen: list[str] = []
     while heap and len(chosen) < need:
-        urgency, count, name = heapq.heappop(heap)
+        urgency, count, size, name = heapq.heappop(heap)
         devices = groups[urgency, name]
         if count != counts.get(name, 0):
-            heapq.heappush(heap, (urgency, counts.get(name, 0), name))
+            heapq.heappush(heap, (urgency, counts.get(name, 0), size, name))
             continue
-        chosen.append(devices.pop())
+        chosen.append(devices.pop()[1])
         counts[name] = counts.get(name, 0) + 1
         if devices:
-            heapq.heappush(heap, (urgency, counts[name], name))
+            heapq.heappush(heap, (urgency, counts[name], size, name))
     return chosen

@@ -194,13 +194,14 @@ def test_wave_need(wave, tally, need):
     assert wave_need((1, "25%", "100%")[wave - 1], tally) == need
 
 
-CANDIDATES = st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans()), max_size=12)
+CANDIDATES = st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.booleans(), st.sampled_from([0.0, 0.1, 0.9])), max_size=12)
 
 
 @given(CANDIDATES, st.integers(0, 12), st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)))
 def test_one_of_each_class_before_a_second(drawn, need, before):
     candidates = [
-        Candidate(device=f"d{n:02}", device_class=name, online=online, midway=midway) for n, (name, online, midway) in enumerate(drawn)
+        Candidate(device=f"d{n:02}", device_class=name, online=online, midway=midway, risk=risk)
+        for n, (name, online, midway, risk) in enumerate(drawn)
     ]
     chosen = choose(candidates, need, before)
     assert len(chosen) == min(need, len(candidates)) == len(set(chosen))
@@ -219,7 +220,22 @@ def test_one_of_each_class_before_a_second(drawn, need, before):
             == (candidate.online, candidate.midway and candidate.online)
         }
         assert counts.get(candidate.device_class, 0) == min(counts.get(name, 0) for name in rivals)
+        alike = [
+            (by_name[other].risk, other)
+            for other in [*chosen[position:], *left]
+            if (by_name[other].device_class, by_name[other].online, by_name[other].midway and by_name[other].online)
+            == (candidate.device_class, candidate.online, candidate.midway and candidate.online)
+        ]
+        assert (candidate.risk, device) == min(alike), "the least at risk of its class comes first"
         counts[candidate.device_class] = counts.get(candidate.device_class, 0) + 1
+
+
+def test_a_single_canary_stands_for_the_largest_class():
+    candidates = [Candidate(device=f"a{n}", device_class="a", online=True, midway=False) for n in range(2)]
+    candidates += [Candidate(device=f"b{n}", device_class="b", online=True, midway=False, risk=0.5 - n / 10) for n in range(3)]
+    assert choose(candidates, 1, {}) == ["b2"], "however little is at risk elsewhere"
+    assert choose(candidates, 5, {}) == ["b2", "a0", "b1", "a1", "b0"]
+    assert choose(candidates, 2, {"b": 2}) == ["a0", "a1"]
 
 
 def test_the_picture_in_the_documentation_is_the_table():
