@@ -11,6 +11,7 @@ from edgewise.serve.conversation import KEPT_HEADERS, Budget, Conversation, Requ
 from edgewise.serve.limits import ServeLimits
 
 _CHUNK: Final = 65_536
+_BODY_CHUNK: Final = 262_144
 
 
 class Gone(Exception):
@@ -58,7 +59,7 @@ class Connection:
     def receive(self) -> None:
         """Read once. Raises `Gone`."""
         try:
-            data = self.sock.recv(_CHUNK)
+            data = self.sock.recv(_BODY_CHUNK if self.talk.partial else _CHUNK)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
