@@ -10,7 +10,7 @@ from edgewise.store.contract import Store, StoreLimits
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-from store_rig import MAKERS  # noqa: E402 - found only once its folder is on the path
+from store_rig import MAKERS  # its folder is on the path only from here on
 
 
 @pytest.fixture(params=sorted(MAKERS))
