@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Session(msgspec.Struct, frozen=True):
+class Session(msgspec.Struct, frozen=True, gc=False):
     """The session that an agent reports under, the one before, and how often a former one came back."""
 
     current: str

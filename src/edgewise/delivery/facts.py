@@ -11,7 +11,7 @@ from edgewise.resources.quantity import milli, whole
 from edgewise.resources.workload import Peripheral, Resources
 
 
-class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
+class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A device, as far as placement is concerned. `labels` are the user's. `online`: the control plane hears from it. `leaving`: it is
     being decommissioned or removed."""
 
@@ -69,7 +69,7 @@ _BUILT_IN: Final[dict[str, Callable[[DeviceFacts], str]]] = {
 }
 
 
-class Demand(msgspec.Struct, frozen=True, kw_only=True):
+class Demand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What an instance takes of a device: thousandths of a core, bytes of memory and disk, peripherals."""
 
     cpu_milli: int = 0
@@ -81,7 +81,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 NOTHING = Demand()
 
 
-class Room(msgspec.Struct, frozen=True, kw_only=True):
+class Room(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is free on a device, how many instances it has, and which peripherals they share or own."""
 
     cpu_milli: int

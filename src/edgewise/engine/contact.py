@@ -14,7 +14,7 @@ _TOO_BUSY: Final = 429
 _SERVER_ERRORS: Final = 500
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An exchange that brought no answer. `status` is that of an HTTP answer, 0 without one; `untrusted`: the two ends did not trust each
     other; `retry_after` in seconds, 0 when nothing was said."""
 

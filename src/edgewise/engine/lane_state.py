@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 
-class LaneState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class LaneState(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What a lane writes down beside its items. `last` is the last number given, `ceiling` the last one that may be sent; `clean`: written
     at an end after which nothing more was sent."""
 
@@ -36,7 +36,7 @@ class LaneRules(msgspec.Struct, frozen=True, kw_only=True):
     lazy: bool = False
 
 
-class Run(msgspec.Struct, kw_only=True):
+class Run(msgspec.Struct, kw_only=True, gc=False):
     """Consecutive items in one segment."""
 
     segment: int
@@ -44,7 +44,7 @@ class Run(msgspec.Struct, kw_only=True):
     last: int
 
 
-class Pending(msgspec.Struct, frozen=True):
+class Pending(msgspec.Struct, frozen=True, gc=False):
     """An item that the disk has not taken yet."""
 
     number: int

@@ -224,8 +224,9 @@ def _failed(slot: SlotView, trouble: Refusal | None, step: Step, *, hindered: bo
 
 def advance(live: Live, step: Step) -> Live:
     """Run due probes and deadlines of all slots."""
-    for name in live.slots:
-        live = _slot(live, name, step)
+    for name, slot in live.slots.items():
+        if slot.phase is not SlotPhase.EMPTY:
+            live = _slot(live, name, step)
     return live
 
 

@@ -23,7 +23,7 @@ SLOTS: Final[tuple[Slot, ...]] = ("a", "b")
 replace = msgspec.structs.replace
 
 
-class ProbeView(msgspec.Struct, frozen=True, kw_only=True):
+class ProbeView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One probe of a slot. `due` is monotonic; `job` is the `RunProbe` in flight or 0; `failures` counts those in a row."""
 
     due: float
@@ -33,14 +33,14 @@ class ProbeView(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool = False
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class Told(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a model server was told of its traffic. `to` is the candidate's launch; empty: none, it passes nothing on."""
 
     traffic: Traffic
     to: str = ""
 
 
-class SlotView(msgspec.Struct, frozen=True, kw_only=True):
+class SlotView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the engine knows of a slot. `release` is None for a process that the journal does not know.
 
     `job` is the `Start` or `Stop` in flight, `activation` the `Activate`; 0 is none. `due` is the start deadline while Probing, the restart
@@ -81,7 +81,7 @@ class SlotView(msgspec.Struct, frozen=True, kw_only=True):
     probes: dict[ProbeKind, ProbeView] = {}
 
 
-class Update(msgspec.Struct, frozen=True, kw_only=True):
+class Update(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where an instance's update stands. `revision` is the one it speaks of. While fetching: `job` is the `Fetch` in flight or 0, `attempt`
     counts from 1, `fetched` or `problem` is its result. While on trial: `began` is when the clock of the deadline started, `settled` since
     when the candidate alone has served well, or, `beside`, has waited well beside the committed one. `retry_at` is set while a failure
@@ -108,7 +108,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
-class Live(msgspec.Struct, frozen=True, kw_only=True):
+class Live(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The remembered part of one instance. `interim`: the superseded candidate serves until its successor is installed. `removed`: nothing
     of it is on the disk any more, only its last report and record are missing."""
 
@@ -125,7 +125,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     reported_uid: str = ""
 
 
-class Storage(msgspec.Struct, frozen=True, kw_only=True):
+class Storage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The journal does not take records; it is tried again at `retry_at` (monotonic). `since` is wall time."""
 
     kind: str
@@ -134,7 +134,7 @@ class Storage(msgspec.Struct, frozen=True, kw_only=True):
     retry_at: float
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+class State(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Everything the engine knows. `fetching` is the `Fetch` in flight (one at a time on a device) and `removing` the `Remove`; 0 is none.
     `installed` are the whole trees. `owed` are records that were acted upon while the journal took none; `behind`: instances wait for
     the journal. `contact` is monotonic, None: not known since the agent started. `stepped_at` is the time of the last step."""

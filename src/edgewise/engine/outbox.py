@@ -5,6 +5,7 @@ of the least urgent lane is dropped and counted.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -20,6 +21,7 @@ from edgewise.wire.report import Lane as LaneName
 
 FOLDER: Final = "outbox"
 LANES: Final[tuple[LaneName, ...]] = ("alerts", "status", "events", "telemetry")
+_FOLDERS: Final = {name: f"{FOLDER}/{name}" for name in LANES}
 _INCARNATION: Final = f"{FOLDER}/incarnation"
 _INCARNATION_CHARS_MAX: Final = 64
 _INCARNATION_BYTES: Final = 12
@@ -34,6 +36,7 @@ class ReportLimits(msgspec.Struct, frozen=True, kw_only=True):
     bytes_max: int = 1_000_000
 
 
+@lru_cache(maxsize=16)
 def rules_of(limits: EngineLimits) -> tuple[LaneRules, ...]:
     """Return how each lane is kept, most urgent first."""
     return (
@@ -52,7 +55,7 @@ class Outbox:
     def __init__(self, files: Files, randomness: Randomness, session: str, limits: EngineLimits) -> None:
         self._files, self._randomness, self._limits = files, randomness, limits
         self._lanes: dict[LaneName, Lane] = {
-            name: Lane(files, f"{FOLDER}/{name}", rules, limits) for name, rules in zip(LANES, rules_of(limits), strict=True)
+            name: Lane(files, _FOLDERS[name], rules, limits) for name, rules in zip(LANES, rules_of(limits), strict=True)
         }
         self.incarnation, self.session = "", session
         self._volatile = False

@@ -23,7 +23,7 @@ ProbeKind = Literal["start", "readiness", "liveness"]
 FetchStage = Literal["Download", "Verify", "Install"]
 
 
-class Now(msgspec.Struct, frozen=True, kw_only=True):
+class Now(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The time of a step. Deadlines use `monotonic` (seconds, never goes back within a boot); `wall` only dates events."""
 
     wall: float
@@ -33,20 +33,20 @@ class Now(msgspec.Struct, frozen=True, kw_only=True):
 # ---- events ----
 
 
-class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
+class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired", gc=False):
     """A desired state arrived, from whoever carries it. Older or equal positions of the same epoch are ignored."""
 
     document: DeviceDesired
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", gc=False):
     """An effect ended."""
 
     id: int
     result: "Result"
 
 
-class FetchProgress(msgspec.Struct, frozen=True, kw_only=True, tag="fetch-progress"):
+class FetchProgress(msgspec.Struct, frozen=True, kw_only=True, tag="fetch-progress", gc=False):
     """A fetch entered its next stage. `tree` is what it installs, once the fetch knows: kept from removal while the fetch is being tried
     again."""
 
@@ -55,7 +55,7 @@ class FetchProgress(msgspec.Struct, frozen=True, kw_only=True, tag="fetch-progre
     tree: str = ""
 
 
-class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):
+class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited", gc=False):
     """A workload process ended by itself. `code` is the exit status, negative for a signal."""
 
     instance: str
@@ -64,7 +64,7 @@ class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):
     code: int
 
 
-class RunningSlot(msgspec.Struct, frozen=True, kw_only=True):
+class RunningSlot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the supervisor says of one slot. `exit_code` is None while it runs. `active`: it takes the traffic. `address` is where the
     instance's service listens, if it has one. `runs_for`: seconds since its process was started; None when the supervisor does not say."""
 
@@ -78,7 +78,7 @@ class RunningSlot(msgspec.Struct, frozen=True, kw_only=True):
     runs_for: float | None = None
 
 
-class Observed(msgspec.Struct, frozen=True, kw_only=True, tag="observed"):
+class Observed(msgspec.Struct, frozen=True, kw_only=True, tag="observed", gc=False):
     """After a start of the agent: what the supervisor runs, and which installed trees are whole on the disk. Comes before anything
     else."""
 
@@ -87,13 +87,13 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True, tag="observed"):
     boot_id: str
 
 
-class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", gc=False):
     """A workload called the local API's heartbeat."""
 
     instance: str
 
 
-class ContactChanged(msgspec.Struct, frozen=True, kw_only=True, tag="contact"):
+class ContactChanged(msgspec.Struct, frozen=True, kw_only=True, tag="contact", gc=False):
     """The control plane was reached (`online`), or has not been for a while. `last_contact` is monotonic; None: never since the agent's
     start."""
 
@@ -101,18 +101,18 @@ class ContactChanged(msgspec.Struct, frozen=True, kw_only=True, tag="contact"):
     last_contact: float | None
 
 
-class StorageFailed(msgspec.Struct, frozen=True, kw_only=True, tag="storage-failed"):
+class StorageFailed(msgspec.Struct, frozen=True, kw_only=True, tag="storage-failed", gc=False):
     """The journal did not take records: `full`, `read-only` or `damaged`. Nothing was decided; what runs, runs on."""
 
     kind: Literal["full", "read-only", "damaged"]
     message: str
 
 
-class StorageRecovered(msgspec.Struct, frozen=True, kw_only=True, tag="storage-recovered"):
+class StorageRecovered(msgspec.Struct, frozen=True, kw_only=True, tag="storage-recovered", gc=False):
     """The journal takes records again."""
 
 
-class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick"):
+class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick", gc=False):
     """Time passed: sent at `next_wake(state)`."""
 
 
@@ -122,7 +122,7 @@ Event = Desired | Done | FetchProgress | Exited | Observed | Heartbeat | Contact
 # ---- results of effects ----
 
 
-class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag="fetched"):
+class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag="fetched", gc=False):
     """Verified and installed. `tree` is the installed folder's name (the variant's own digest); `variant` comes out of the signed
     manifest;
     `parameters` are the declared ones after defaults, checked."""
@@ -132,7 +132,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag="fetched"):
     parameters: dict[str, str | int | float | bool]
 
 
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed", gc=False):
     """It did not work. `kind`: `transient` (network, full disk: refuses nothing, tried again with back-off), `untrusted`
     (verification failed:
     tried again slowly, what runs runs on), `invalid` (signed but cannot run here: counts as a failed Install and is refused)."""
@@ -142,27 +142,27 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     message: str
 
 
-class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
+class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started", gc=False):
     """The process exists; `address` is where the instance's service listens, if it has one."""
 
     launch_id: str
     address: str = ""
 
 
-class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
+class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped", gc=False):
     """No process of the slot is left."""
 
     code: int | None = None
 
 
-class Probed(msgspec.Struct, frozen=True, kw_only=True, tag="probed"):
+class Probed(msgspec.Struct, frozen=True, kw_only=True, tag="probed", gc=False):
     """A probe's answer."""
 
     ok: bool
     message: str = ""
 
 
-class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
+class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", gc=False):
     """Done, with nothing to say (Activate, Route, Remove)."""
 
 
@@ -172,13 +172,13 @@ Result = Fetched | Failed | Started | Stopped | Probed | Finished
 # ---- effects ----
 
 
-class Persist(msgspec.Struct, frozen=True, kw_only=True, tag="persist"):
+class Persist(msgspec.Struct, frozen=True, kw_only=True, tag="persist", gc=False):
     """Append `records` to the journal and sync it, before any other effect of this step."""
 
     records: tuple[Record, ...]
 
 
-class Fetch(msgspec.Struct, frozen=True, kw_only=True, tag="fetch"):
+class Fetch(msgspec.Struct, frozen=True, kw_only=True, tag="fetch", gc=False):
     """Fetch, verify and install one variant in a short-lived process; `FetchProgress` and then `Done` with `Fetched` or `Failed`."""
 
     id: int
@@ -188,13 +188,13 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True, tag="fetch"):
     parameters: dict[str, str | int | float | bool]
 
 
-class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel", gc=False):
     """Give up the effect `id`; its `Done` still comes (`Failed`, `transient`)."""
 
     id: int
 
 
-class Launch(msgspec.Struct, frozen=True, kw_only=True):
+class Launch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that is needed to start a slot. `driver` says how: `process` runs the signed command, `model` the model server over the
     tree."""
 
@@ -209,7 +209,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     cpu_milli: int | None = None
 
 
-class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start", gc=False):
     """Start a slot that is empty; `Done` with `Started` or `Failed`. A model server takes no traffic before `Activate`."""
 
     id: int
@@ -218,7 +218,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     launch: Launch
 
 
-class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop", gc=False):
     """Stop a slot: drain and terminate, kill after `grace_seconds`; `Done` with `Stopped`. No error when nothing runs."""
 
     id: int
@@ -227,7 +227,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     grace_seconds: float
 
 
-class Activate(msgspec.Struct, frozen=True, kw_only=True, tag="activate"):
+class Activate(msgspec.Struct, frozen=True, kw_only=True, tag="activate", gc=False):
     """Let a ready slot take the instance's traffic from now on; `Done` with `Finished` or `Failed`. Nothing to do for plain processes."""
 
     id: int
@@ -235,7 +235,7 @@ class Activate(msgspec.Struct, frozen=True, kw_only=True, tag="activate"):
     slot: Slot
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True, tag="route"):
+class Route(msgspec.Struct, frozen=True, kw_only=True, tag="route", gc=False):
     """Tell the model server in `slot`, which serves, what of its traffic the one in `to`, which runs `revision`, is to see from now on;
     `Done`
     with `Finished` or `Failed`."""
@@ -248,7 +248,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, tag="route"):
     traffic: Traffic
 
 
-class RunProbe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
+class RunProbe(msgspec.Struct, frozen=True, kw_only=True, tag="probe", gc=False):
     """Run one HTTP or command probe once; `Done` with `Probed`. Heartbeat probes are the engine's own."""
 
     id: int
@@ -258,7 +258,7 @@ class RunProbe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
     probe: Probe
 
 
-class Remove(msgspec.Struct, frozen=True, kw_only=True, tag="remove"):
+class Remove(msgspec.Struct, frozen=True, kw_only=True, tag="remove", gc=False):
     """Remove installed and staged trees other than those to keep, and all that is left of `instances`; `Done` with `Finished` or
     `Failed`."""
 
@@ -267,14 +267,14 @@ class Remove(msgspec.Struct, frozen=True, kw_only=True, tag="remove"):
     instances: tuple[str, ...] = ()
 
 
-class Emit(msgspec.Struct, frozen=True, kw_only=True, tag="emit"):
+class Emit(msgspec.Struct, frozen=True, kw_only=True, tag="emit", gc=False):
     """Append an item to the outbox."""
 
     lane: Lane
     item: Item
 
 
-class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
+class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget", gc=False):
     """The device was decommissioned and everything has stopped: remove identity and data once the outbox is empty, then end."""
 
 

@@ -16,7 +16,7 @@ REFUSALS_KEPT: Final = 100
 """How many refused revisions an instance remembers; beyond it the oldest is forgotten."""
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Release(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A revision that was verified and installed here, with all that is needed to start it again without a network. Bytes of memory,
     thousandths of a core. `secrets` stay sealed."""
 
@@ -31,14 +31,14 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cpu_milli: int | None = None
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Why a revision is not started here again until a person clears it."""
 
     reason: str
     message: str = ""
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The durable part of one instance. `committed` is the way back, `previous` the one before it, `candidate` is on trial. `attempts`
     counts how often the trial was begun or taken up again. `broken` names the revision that failed too often."""
 
@@ -51,7 +51,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     broken: str = ""
 
 
-class Durable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Durable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """All that survives: the adopted document and the instances that have something on this device."""
 
     document: DeviceDesired | None = None
@@ -61,23 +61,23 @@ class Durable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # ---- records ----
 
 
-class Adopted(msgspec.Struct, frozen=True, kw_only=True, tag="adopted"):
+class Adopted(msgspec.Struct, frozen=True, kw_only=True, tag="adopted", gc=False):
     """A desired state was taken over."""
 
     document: DeviceDesired
 
 
-class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
+class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced", gc=False):
     """A desired state arrived that differs from the adopted one in its position only."""
 
     position: Position
 
 
-class Cleared(msgspec.Struct, frozen=True, kw_only=True, tag="cleared"):
+class Cleared(msgspec.Struct, frozen=True, kw_only=True, tag="cleared", gc=False):
     """A person cleared this device's refusals; what was broken gets new tries."""
 
 
-class Installed(msgspec.Struct, frozen=True, kw_only=True, tag="installed"):
+class Installed(msgspec.Struct, frozen=True, kw_only=True, tag="installed", gc=False):
     """A release is installed and on trial from now on. It takes the place of a former candidate."""
 
     instance: str
@@ -85,7 +85,7 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True, tag="installed"):
     release: Release
 
 
-class Tried(msgspec.Struct, frozen=True, kw_only=True, tag="tried"):
+class Tried(msgspec.Struct, frozen=True, kw_only=True, tag="tried", gc=False):
     """The trial of the candidate was taken up for the `attempts`-th time."""
 
     instance: str
@@ -93,14 +93,14 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True, tag="tried"):
     attempts: int
 
 
-class Committed(msgspec.Struct, frozen=True, kw_only=True, tag="committed"):
+class Committed(msgspec.Struct, frozen=True, kw_only=True, tag="committed", gc=False):
     """The candidate passed its trial and is the way back from now on."""
 
     instance: str
     revision: str
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused", gc=False):
     """A revision failed here and is not started again until a person clears it. A candidate of that revision is given up."""
 
     instance: str
@@ -109,27 +109,27 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     refusal: Refusal
 
 
-class Abandoned(msgspec.Struct, frozen=True, kw_only=True, tag="abandoned"):
+class Abandoned(msgspec.Struct, frozen=True, kw_only=True, tag="abandoned", gc=False):
     """The candidate was given up without being refused: nobody wants it any more."""
 
     instance: str
     revision: str
 
 
-class Broke(msgspec.Struct, frozen=True, kw_only=True, tag="broke"):
+class Broke(msgspec.Struct, frozen=True, kw_only=True, tag="broke", gc=False):
     """An instance failed too often in a row and is left alone. An empty `revision` gives it new tries."""
 
     instance: str
     revision: str
 
 
-class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
+class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone", gc=False):
     """Nothing of the instance is left on the device."""
 
     instance: str
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot", gc=False):
     """All of the durable state at once: how a compacted journal begins."""
 
     durable: Durable

@@ -38,7 +38,7 @@ class SegmentNewer(SegmentError):
     """The header is whole but of a version or use that this program does not know: nothing is touched, a newer program may read it."""
 
 
-class Frame(msgspec.Struct, frozen=True):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """One whole frame. `end` is the offset behind it."""
 
     kind: int
@@ -46,7 +46,7 @@ class Frame(msgspec.Struct, frozen=True):
     end: int
 
 
-class Scanned(msgspec.Struct, frozen=True, kw_only=True):
+class Scanned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a segment holds: its whole frames; `good` is the length that may be kept, `torn` the bytes of a cut last write behind it,
     `damaged` the bytes in the middle that were passed over."""
 

@@ -28,13 +28,13 @@ class Outlet(Protocol):
         ...
 
 
-class Wait(msgspec.Struct, frozen=True):
+class Wait(msgspec.Struct, frozen=True, gc=False):
     """Nothing may be sent before `seconds` have passed; None: before there is something new."""
 
     seconds: float | None
 
 
-class Send(msgspec.Struct, frozen=True):
+class Send(msgspec.Struct, frozen=True, gc=False):
     """This report should be sent now; `answered` or `failed` must follow."""
 
     report: Report

@@ -11,7 +11,7 @@ AcceleratorKind = Literal["gpu", "npu", "tpu", "vpu", "other"]
 Bytes = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Accelerator(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Accelerator(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """An accelerator. `shared_memory`: it uses the device's own memory, as on a Jetson."""
 
     name: str
@@ -20,7 +20,7 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     shared_memory: bool = False
 
 
-class Capacity(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Capacity(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """What a device has. Memory and disk in bytes, `cpu_milli` in thousandths of a core. `memory` is what workloads may use,
     `memory_nominal` what is built in. `runtimes` maps a runtime's name (`onnxruntime`, `python`) to its version."""
 
@@ -37,7 +37,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     network: dict[str, str] = {}
 
 
-class DeviceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+class DeviceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What a person says of a device. `unschedulable` keeps new instances away, as `kubectl cordon` does. `cleared_refusals` counts
     the times
     a person cleared the refused revisions."""
@@ -50,7 +50,7 @@ class DeviceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     cleared_refusals: int = 0
 
 
-class DeviceHistory(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class DeviceHistory(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """How well a device kept up since `since` (seconds since the Unix epoch; 0: nothing is known yet). `outages`: how often it went
     Offline; `offline_seconds`: how long those lasted together that are over; `restarts`: how often it came back with another boot id."""
 
@@ -60,7 +60,7 @@ class DeviceHistory(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     restarts: int = 0
 
 
-class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """What was seen of a device. `desired_number` is the newest desired state meant for it, `observed_number` the one it has taken over.
     `last_seen` is coarse: it is written when the connection changes. `capabilities` are what the agent can do beyond the first wire
     version."""
@@ -89,7 +89,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_fiel
     status: DeviceStatus = DeviceStatus()
 
 
-class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """An enrolled identity. `revoked` takes it out of use for good; `devices` are those it may speak for. `sealing_key` is its public
     X25519 key in URL-safe base64, to which secrets are sealed; `key_digest` is the SHA-256 of its public key (SPKI)."""
 
@@ -101,7 +101,7 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     sealing_key: str = ""
 
 
-class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """What was seen of an agent. Times in seconds since the Unix epoch. `quarantines` counts how often two devices showed this identity;
     `disowned` is the outbox's incarnation under which both numbered what they told the last time: nothing is taken under it any more."""
 

@@ -9,7 +9,7 @@ from edgewise.resources.states import InstanceState, UpdateState
 from edgewise.resources.traffic import Traffic
 
 
-class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What the control plane wants on one device. `revision` is a WorkloadRevision's hash. `hold`: stay in Probation until told
     otherwise; `traffic`, together with it: which requests the candidate sees meanwhile (without it, all of them).
     `rejected` are revisions that a rollout's analysis took back: the device refuses them. `epoch` grows whenever the instance is placed
@@ -29,7 +29,7 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     assigned_at: float = 0.0
 
 
-class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """What the device reports. `revision` is what runs now, `committed` the last one it committed (and would go back to),
     `previous` the one
     kept beside it. `update_revision` is the one that `update` speaks of. `refused` are revisions it will not start until a person

@@ -17,6 +17,7 @@ EPOCH: Final = 1_800_000_000.0
 """The true wall clock at the start of every run, seconds since 1970."""
 
 _push = heapq.heappush
+_SLOTS_PER_SECOND: Final = 16.0
 _MASK: Final = (1 << 64) - 1
 _COLLECTED_AFTER: Final = (50_000, 20, 50)
 _UNIT: Final = 1 << 53
@@ -106,6 +107,9 @@ class Ticket:
         self.call = None
 
 
+_Planned = tuple[float, int, Ticket]
+
+
 class Kernel:
     """The clock, the queue of what is to happen, and where chance comes from. `now` is seconds since the run's start."""
 
@@ -114,7 +118,13 @@ class Kernel:
         self.now = 0.0
         self.trace = Trace(sink)
         self.called = 0
-        self._queue: list[tuple[float, int, Ticket]] = []
+        self._near: list[_Planned] = []
+        """A heap of what comes in the present slot of time, or before."""
+        self._slot = 0
+        self._far: dict[int, list[_Planned]] = {}
+        """What comes later, by its slot and in no order: it is put in order when its time has come."""
+        self._slots: list[int] = []
+        """A heap of those slots."""
         self._order = 0
         self._streams: list[tuple[Stream, tuple[str | int, ...]]] = []
 
@@ -142,19 +152,25 @@ class Kernel:
 
     def at(self, time: float, call: Callable[[], None]) -> Ticket:
         """Call `call` at `time`, or at once when that is past."""
-        now = self.now
-        at = max(now, time)
-        self._order = order = self._order + 1
-        ticket = Ticket(at, call)
-        _push(self._queue, (at, order, ticket))
-        return ticket
+        return self._plan(max(self.now, time), call)
 
     def after(self, seconds: float, call: Callable[[], None]) -> Ticket:
         """Call `call` in `seconds`."""
-        at = self.now + seconds if seconds > 0.0 else self.now
+        return self._plan(self.now + seconds if seconds > 0.0 else self.now, call)
+
+    def _plan(self, at: float, call: Callable[[], None]) -> Ticket:
         self._order = order = self._order + 1
         ticket = Ticket(at, call)
-        _push(self._queue, (at, order, ticket))
+        slot = int(at * _SLOTS_PER_SECOND)
+        if slot <= self._slot:
+            _push(self._near, (at, order, ticket))
+            return ticket
+        far = self._far.get(slot)
+        if far is not None:
+            far.append((at, order, ticket))
+        else:
+            self._far[slot] = [(at, order, ticket)]
+            _push(self._slots, slot)
         return ticket
 
     def note(self, kind: str, subject: str, text: str = "") -> None:
@@ -171,9 +187,18 @@ class Kernel:
             gc.set_threshold(*usual)
 
     def _run(self, until: float) -> None:
-        queue, pop = self._queue, heapq.heappop
-        while queue and queue[0][0] <= until:
-            at, _, ticket = pop(queue)
+        near, slots, pop = self._near, self._slots, heapq.heappop
+        last = int(until * _SLOTS_PER_SECOND)
+        while True:
+            if not near:
+                if not slots or slots[0] > last:
+                    break
+                self._slot = pop(slots)
+                near += self._far.pop(self._slot)
+                heapq.heapify(near)
+            if near[0][0] > until:
+                break
+            at, _, ticket = pop(near)
             call = ticket.call
             if call is not None:
                 self.now = at

@@ -11,7 +11,7 @@ import msgspec
 Purpose = Literal["report", "desired", "join", "renew", "repository", "blob"]
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One exchange that a device begins. `body` is what the wire carries (MessagePack). `agent` names the identity that it shows,
     `key` its key, which a replaced device has not. `path` is what `GET` asks for: a position and wait, a
     repository file, a digest. `offset`: where a blob's rest begins. `fresh`: over a connection of its
@@ -30,14 +30,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     not_after: float = 0.0
 
 
-class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
+class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered", gc=False):
     """A 2xx answer. `body` is empty for 204. `size` is what a transfer weighed on the wire where the bytes themselves are not carried."""
 
     body: bytes = b""
     size: int = 0
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused", gc=False):
     """A 4xx or 5xx answer."""
 
     status: int
@@ -46,7 +46,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     retry_after: float | None = None
 
 
-class Broken(msgspec.Struct, frozen=True, kw_only=True, tag="broken"):
+class Broken(msgspec.Struct, frozen=True, kw_only=True, tag="broken", gc=False):
     """No answer of the control plane: `lost` (no route, timeout, reset) or `nonsense` (a captive portal answered)."""
 
     kind: Literal["lost", "nonsense"]

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-class Position(msgspec.Struct, frozen=True, order=True):
+class Position(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where in the downlink one is: the store's epoch and a number that grows within it. Written `EPOCH.N`."""
 
     epoch: int
@@ -44,7 +44,7 @@ def parse_position(text: str) -> Position:
     return Position(int(epoch), int(n))
 
 
-class ArtifactTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ArtifactTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where the signed manifest is in the repository. The device believes the repository's signatures, not this message."""
 
     target: str
@@ -55,14 +55,14 @@ class ArtifactTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     size: int = 0
 
 
-class SealedSecret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SealedSecret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A Secret's data, sealed to the device's sealing key (see `trust`)."""
 
     name: str
     sealed: bytes
 
 
-class InstanceDesired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class InstanceDesired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One instance on this device. `name` is NAMESPACE/WORKLOAD. `hold`: stay in Probation until a later document says otherwise;
     with `traffic` the candidate is held beside the committed revision, which keeps the socket, and sees what `traffic` says; without, it
     takes the socket. `traffic` without `hold`, for a bundle, or where nothing is committed means nothing.
@@ -89,7 +89,7 @@ class InstanceDesired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     traffic: Traffic | None = None
 
 
-class Contingency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Contingency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What to do while cut off: when `silent` has been silent for `after_seconds`, start `start` at its epoch."""
 
     silent: str
@@ -97,7 +97,7 @@ class Contingency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     start: InstanceDesired
 
 
-class DeviceDesired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DeviceDesired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Everything one device should run. `cleared_refusals`: forget refused revisions when this is greater than what was last seen.
     `tell_again`: tell everything again when this is not what was last seen, because another device told things under this one's name."""
 
@@ -111,7 +111,7 @@ class DeviceDesired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     tell_again: int = 0
 
 
-class StreamRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class StreamRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Please open `POST /v1/streams/ID` and send the log of `instance` (NAMESPACE/WORKLOAD) there: the last `tail_lines`, and with
     `follow` what
     comes after, until the answer or the connection ends."""
@@ -124,7 +124,7 @@ class StreamRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     purpose: Literal["logs"] = "logs"
 
 
-class DesiredState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DesiredState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The answer of `GET /v1/desired`: the documents of those devices of the agent that changed after the asked position, and the
     streams that
     are asked for now."""

@@ -19,7 +19,7 @@ Lane = Literal["alerts", "status", "events", "telemetry"]
 """Most urgent first. Over budget, the oldest items of the least urgent lane are dropped and counted."""
 
 
-class InstanceReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="item", tag="instance"):
+class InstanceReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="item", tag="instance", gc=False):
     """The whole status of one instance. `name` is NAMESPACE/WORKLOAD. `gone`: nothing of it is left on the device."""
 
     device: str
@@ -29,7 +29,7 @@ class InstanceReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     gone: bool = False
 
 
-class DeviceReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="item", tag="device"):
+class DeviceReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="item", tag="device", gc=False):
     """What changed of a device; None means unchanged. `observed` is the desired state that the device has taken over.
     `capabilities` go with `agent_version`: an agent that tells one and not the other has none."""
 
@@ -45,7 +45,7 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     capabilities: tuple[str, ...] | None = None
 
 
-class EventReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="item", tag="event"):
+class EventReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="item", tag="event", gc=False):
     """Something that happened. `at` is the device's wall clock, `monotonic` seconds since its boot; `about` is NAMESPACE/WORKLOAD
     or empty
     for the device itself. `reason` is one CamelCase word."""
@@ -59,7 +59,7 @@ class EventReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     monotonic: float = 0.0
 
 
-class Series(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, array_like=True):
+class Series(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, array_like=True, gc=False):
     """One metric over one window, summarised. Names and units follow OpenTelemetry. `instance` is NAMESPACE/WORKLOAD or empty. A histogram
     may carry `buckets`: how many values were at most each of `bounds`, and in the last how many were above all. `sketch` is a mergeable
     summary of the distribution, in the bytes of `sketch_type` (`kll-float`: Apache DataSketches). An older agent leaves these out."""
@@ -82,7 +82,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, arra
     sketch_type: str = ""
 
 
-class FrameReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="item", tag="frame"):
+class FrameReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="item", tag="frame", gc=False):
     """A telemetry frame: the summaries, and the samples as a compressed block that the control plane stores as it came. Wall and
     monotonic
     times in seconds."""
@@ -99,7 +99,7 @@ class FrameReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 Item = InstanceReport | DeviceReport | EventReport | FrameReport
 
 
-class LaneItems(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class LaneItems(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Consecutive items of one lane. The first has number `first`; `dropped` counts all items of this lane that were ever dropped;
     numbers
     of dropped items are never used again, so `first` may be beyond the mark by more than one."""
@@ -109,7 +109,7 @@ class LaneItems(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dropped: int = 0
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The body of `POST /v1/report`. `incarnation` names the outbox's numbering (new when an outbox had to be started afresh);
     `session` is
     drawn at random by each start of the agent, so that two devices that show one identity are told from one that restarts.
@@ -126,7 +126,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     wire: Annotated[int, msgspec.Meta(ge=1)] = WIRE_VERSION
 
 
-class ReportAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ReportAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The answer: per lane, the number up to which everything is kept. `time` is the control plane's wall clock."""
 
     marks: dict[Lane, int]
