@@ -5,8 +5,20 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from edgewise.controllers._apply_workloads import artifact, config, evidence, instance, revision, rollout, secret, stale, version, workload
-from edgewise.controllers.rows import EVIDENCE, AgentRow, DeviceRow
+from edgewise.controllers._apply_workloads import (
+    artifact,
+    config,
+    evidence,
+    instance,
+    revision,
+    risk,
+    rollout,
+    secret,
+    stale,
+    version,
+    workload,
+)
+from edgewise.controllers.rows import EVIDENCE, RISK, AgentRow, DeviceRow
 from edgewise.controllers.tokens import AccessTokenRow, AccessTokenSpec, JoinTokenRow, JoinTokenSpec, JoinTokenStatus
 from edgewise.delivery.facts import DeviceFacts
 from edgewise.resources.device import AgentSpec, AgentStatus, DeviceSpec, DeviceStatus
@@ -204,6 +216,7 @@ _TABLE: Final[dict[str, Callable[["FleetView", Change, Document | None], None]]]
     "Instance": instance,
     "Rollout": rollout,
     EVIDENCE: evidence,
+    RISK: risk,
     "JoinToken": _join_token,
     "AccessToken": _access_token,
 }

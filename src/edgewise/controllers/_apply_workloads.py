@@ -13,12 +13,14 @@ from edgewise.controllers.rows import (
     EvidenceSpec,
     InstanceRow,
     RevisionRow,
+    RiskRow,
     RolloutRow,
     SecretRow,
     WorkloadRow,
 )
 from edgewise.controllers.tokens import JoinTokenRow
 from edgewise.delivery.facts import version_facts
+from edgewise.delivery.risk import RiskModel, sound
 from edgewise.delivery.rollout import Seen
 from edgewise.delivery.stages import pace_of, stage_at
 from edgewise.delivery.templates import data_digest
@@ -27,7 +29,7 @@ from edgewise.resources.config import ConfigSpec, SecretSpec
 from edgewise.resources.instance import InstanceSpec
 from edgewise.resources.quantity import seconds
 from edgewise.resources.rollout import RolloutSpec, RolloutStatus
-from edgewise.resources.states import InstanceState, RolloutState, UpdateState
+from edgewise.resources.states import AnalysisState, InstanceState, RolloutState, UpdateState
 from edgewise.resources.workload import WorkloadRevisionSpec, WorkloadSpec, WorkloadStatus
 from edgewise.store.contract import Change, Document, Key
 
@@ -46,6 +48,7 @@ _ROLLOUT_STATUS: Final = msgspec.msgpack.Decoder(RolloutStatus)
 _CONFIG: Final = msgspec.msgpack.Decoder(ConfigSpec)
 _SECRET: Final = msgspec.msgpack.Decoder(SecretSpec)
 _EVIDENCE: Final = msgspec.msgpack.Decoder(EvidenceSpec)
+_RISK: Final = msgspec.msgpack.Decoder(RiskModel)
 _MEASURED: Final = frozenset({RolloutState.PENDING, RolloutState.PROGRESSING, RolloutState.PAUSED})
 
 
@@ -364,7 +367,9 @@ def _measure(view: "FleetView", key: tuple[str, str], rollout: RolloutRow) -> No
             stored=kept.stored if kept is not None and not view.live else b"",
             before=known,
         )
-    known.controls = None if stage.paired else frozenset(status.controls)
+    if not stage.paired:
+        # A wave that was judged is over; its devices may not undo what it showed.
+        known.compare_with(frozenset(status.controls) if status.analysis is not AnalysisState.SUCCESSFUL else frozenset())
 
 
 def evidence(view: "FleetView", change: Change, document: Document | None) -> None:
@@ -382,3 +387,12 @@ def evidence(view: "FleetView", change: Change, document: Document | None) -> No
         # Documents come in any order while a view is filled: what was begun without it begins again.
         view.metrics.pop(f"{key[0]}/{key[1]}", None)
         _measure(view, key, rollout)
+
+
+def risk(view: "FleetView", change: Change, document: Document | None) -> None:
+    known = view.risk
+    if document is None:
+        view.risk = None
+    elif known is None or known.uid != document.uid or known.generation < document.generation:
+        model = sound(_RISK.decode(document.spec))
+        view.risk = RiskRow(key=change.key, uid=document.uid, generation=document.generation, model=model)

@@ -38,7 +38,8 @@ class ControllerLimits(msgspec.Struct, frozen=True, kw_only=True):
     `rollouts_kept` finished rollouts and `revisions_kept` unused revisions are kept per workload. A decommissioned device that is offline
     is given up after `decommission_wait_seconds`. A session that comes back `session_flips_max` times after another one was seen is
     a clone. A wave is compared with at most `controls_max` devices; of `stages_kept` waves the verdict is remembered. What was measured is
-    kept at most every `evidence_interval_seconds`."""
+    kept at most every `evidence_interval_seconds`. Of at most `predictions_max` members of a rollout is kept what was predicted, and
+    `riskiest_named_max` of them are named."""
 
     transaction_writes_max: int = 500
     decision_writes_max: int = 2_000
@@ -55,6 +56,8 @@ class ControllerLimits(msgspec.Struct, frozen=True, kw_only=True):
     stages_kept: int = 12
     evidence_interval_seconds: float = 10.0
     rejected_kept: int = 20
+    predictions_max: int = 20_000
+    riskiest_named_max: int = 5
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

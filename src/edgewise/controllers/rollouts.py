@@ -14,6 +14,7 @@ from edgewise.controllers.documents import delete_any, put_labelled, put_status
 from edgewise.controllers.judging import Judged, controls_of, due_at, evidence_key, judged, kept
 from edgewise.controllers.members import Members
 from edgewise.controllers.placements import silent_since
+from edgewise.controllers.risk import ended, risk_of
 from edgewise.controllers.rows import RolloutRow, WorkloadRow
 from edgewise.controllers.telling import Telling, events_of, failures_of, message_of
 from edgewise.controllers.view import FleetView
@@ -27,6 +28,7 @@ from edgewise.resources.states import AnalysisState, RolloutState
 from edgewise.store.contract import Write
 
 _FINAL: Final = frozenset({RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED})
+_ENDING: Final = frozenset({Effect.SEND_BACK, Effect.FINISH})
 _ASKING: Final = frozenset({Effect.HOLD, Effect.ASK})
 
 
@@ -123,7 +125,8 @@ class _Moving:
             message=message_of(signal, telling),
         )
         status = _EFFECTS[effect](self, status, signal)
-        writes: list[Write] = [put_status(before, status)]
+        status, taught = self._risked(status, effect)
+        writes: list[Write] = [put_status(before, status), *taught]
         if effect in _ASKING:
             writes.append(put_labelled(before, msgspec.structs.replace(before.spec, paused=True)))
         if state in _FINAL and self.row.name in self.view.evidence:
@@ -132,6 +135,14 @@ class _Moving:
         if workload is not None:
             writes.append(workload)
         self.work.add(writes, events_of(signal, status, telling, now))
+
+    def _risked(self, status: RolloutStatus, effect: Effect) -> tuple[RolloutStatus, tuple[Write, ...]]:
+        """Say what was predicted of the members and what came of it; at the end, learn from it."""
+        if effect in _ENDING:
+            risk, taught = ended(self.view, self.rollout, self.members, self.work)
+            return msgspec.structs.replace(status, risk=risk), taught
+        risk = risk_of(self.view, self.rollout, self.members) if effect is Effect.OPEN_WAVE else status.risk
+        return msgspec.structs.replace(status, risk=risk), ()
 
     def note(self, facts: Facts) -> None:
         """Keep what the status counts, and the evidence, current, not more often than the limits say."""

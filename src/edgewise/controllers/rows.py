@@ -6,6 +6,7 @@ import msgspec
 
 from edgewise.delivery.facts import DeviceFacts, Room
 from edgewise.delivery.placement import Request
+from edgewise.delivery.risk import RiskModel
 from edgewise.delivery.rollout import Seen
 from edgewise.delivery.templates import Unready
 from edgewise.resources.config import SecretSpec
@@ -146,6 +147,26 @@ class EvidenceRow(msgspec.Struct, kw_only=True):
     uid: str
     generation: int
     stored: bytes
+
+
+RISK: Final = "RiskModel"
+"""The kind of the one document that keeps what was learned of failing updates."""
+
+
+class RiskRow(msgspec.Struct, kw_only=True):
+    """What was learned of failing updates, as it was kept last."""
+
+    key: Key
+    uid: str
+    generation: int
+    model: RiskModel
+
+
+class Said(msgspec.Struct, kw_only=True):
+    """What was predicted of the members of one rollout, by device (`delivery.risk.packed`)."""
+
+    rollout: str
+    devices: dict[str, bytes] = {}
 
 
 class SecretRow(msgspec.Struct, kw_only=True):

@@ -17,13 +17,16 @@ from edgewise.controllers.patience import deadline
 from edgewise.controllers.presence import Presence
 from edgewise.controllers.rows import (
     EVIDENCE,
+    RISK,
     AgentRow,
     ContentRow,
     DeviceRow,
     EvidenceRow,
     InstanceRow,
     RevisionRow,
+    RiskRow,
     RolloutRow,
+    Said,
     SecretRow,
     Shared,
     WorkloadKey,
@@ -39,7 +42,7 @@ from edgewise.resources.states import Connection
 from edgewise.store.contract import Change, Document, Key, Mark
 from edgewise.wire.desired import Position
 
-VIEWED: Final = (*(kind.name for kind in KINDS), "JoinToken", "AccessToken", "ConfigSnapshot", "SecretSnapshot", EVIDENCE)
+VIEWED: Final = (*(kind.name for kind in KINDS), "JoinToken", "AccessToken", "ConfigSnapshot", "SecretSnapshot", EVIDENCE, RISK)
 """The kinds of documents that a view is filled with at the start."""
 
 
@@ -82,6 +85,8 @@ class FleetView:
         self.presence = Presence(started_at)
         self.metrics: dict[str, WaveMetrics] = {}
         self.evidence: dict[WorkloadKey, EvidenceRow] = {}
+        self.risk: RiskRow | None = None
+        self.said: dict[WorkloadKey, Said] = {}
         self.kept_at: dict[WorkloadKey, float] = {}
         self.timers = Timers()
         self.dirty: set[WorkloadKey] = set()

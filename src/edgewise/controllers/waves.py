@@ -11,6 +11,7 @@ import msgspec
 from edgewise.controllers.documents import put_spec
 from edgewise.controllers.members import Members
 from edgewise.controllers.placements import request_for
+from edgewise.controllers.risk import Risks
 from edgewise.controllers.rows import DeviceRow, InstanceRow, RolloutRow, WorkloadRow
 from edgewise.controllers.view import FleetView
 from edgewise.controllers.work import Work
@@ -75,20 +76,23 @@ class Waves:
         offers = self._offers(request)
         # Before the last wave only what can be reached is worth asking.
         asked = offers if self._last else [device for device in offers if device not in self.members.offline]
-        chosen = choose((self._candidate(self.members.instances[device]) for device in asked), need, self._classes())
+        risks = Risks(self.view, asked, self.work.now)
+        chosen = choose((self._candidate(self.members.instances[device], risks) for device in asked), need, self._classes())
         if not chosen:
             self.row.exhausted = True
             return
         for device in chosen:
             self._give(self.members.instances[device], offers[device])
+            risks.given(self.rollout, device)
 
-    def _candidate(self, instance: InstanceRow) -> Candidate:
+    def _candidate(self, instance: InstanceRow, risks: Risks) -> Candidate:
         device = instance.spec.device
         return Candidate(
             device=device,
             device_class=self.view.devices[device].facts.device_class,
             online=device not in self.members.offline,
             midway=instance.spec.revision != self.rollout.spec.from_revision,
+            risk=risks.of(device),
         )
 
     def _classes(self) -> Counter[str]:
@@ -184,7 +188,8 @@ class Waves:
         tally = self.members.tally
         room = share_of(self.stage.size, tally.total) - (tally.touched - len(astray))
         well = (instance for instance in astray if self.members.standing_of(instance.spec.device) is Standing.HELD)
-        candidates = (self._candidate(instance) for instance in well if instance.spec.device in self.view.devices)
+        risks = Risks(self.view, [instance.spec.device for instance in astray], self.work.now)
+        candidates = (self._candidate(instance, risks) for instance in well if instance.spec.device in self.view.devices)
         return set(choose(candidates, max(0, room), self._classes()))
 
     def _follow(self, instance: InstanceRow) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from edgewise.controllers.limits import ControllerLimits
-from edgewise.controllers.rows import WorkloadKey
+from edgewise.controllers.rows import RiskRow, WorkloadKey
 from edgewise.controllers.view import FleetView
 from edgewise.delivery.facts import Demand, Room, room_less, room_of
 from edgewise.store.contract import EventRow, Transaction, Write
@@ -12,12 +12,14 @@ from edgewise.store.contract import EventRow, Transaction, Write
 class Work:
     """Gathers groups of writes; a group is written together, groups share transactions of a bounded size, in order."""
 
-    __slots__ = ("_events", "_limits", "_rooms", "_transactions", "_writes", "now", "view", "written")
+    __slots__ = ("_events", "_limits", "_rooms", "_transactions", "_writes", "now", "risk", "view", "written")
 
     def __init__(self, view: FleetView, now: float) -> None:
         self.view = view
         self.now = now
         self.written = 0
+        self.risk: RiskRow | None = None
+        """What was learned within this decision, once something was."""
         self._limits: ControllerLimits = view.limits.controllers
         self._transactions: list[Transaction] = []
         self._writes: list[Write] = []

@@ -99,13 +99,32 @@ class StageVerdict(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     controls: tuple[str, ...] = ()
 
 
+class RolloutRisk(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What was predicted of a rollout's updates before they began, by `rules` or by a `model` that the fleet's history taught, and what
+    came of the `ended` ones: so many failures were `predicted` (a sum of probabilities), so many `failed`. `riskiest` names a few devices
+    with their risk and what spoke against them. `taught`: the rollout said something of its devices, so it was learned from. Of the last
+    `scored` predictions of all rollouts: the `brier` score (mean squared error; `base`: of always saying the share that failed) and the
+    expected calibration `error`."""
+
+    source: Literal["rules", "model"] = "rules"
+    ended: int = 0
+    predicted: float = 0.0
+    failed: int = 0
+    riskiest: dict[str, str] = {}
+    taught: bool = False
+    scored: int = 0
+    brier: float = 0.0
+    base: float = 0.0
+    error: float = 0.0
+
+
 class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What was seen of a rollout. `wave` counts from 1 while progressing; `members` are totals, for a member's own state see its
     Instance.
     `touched` counts devices that were ever given `to_revision`; `failures` are the first few failed devices with their reason. `phase` says
     what the open wave does; `left_out` names a few devices that take no part in it, and why. `controls` are devices on the revision before
     that the wave is compared with. `winner` is how an A/B ended: `new`, `old`, or `none` for no difference.
-    `stages` remember how the waves so far were judged."""
+    `risk`: what was predicted, as of the last wave that opened or the end. `stages` remember how the waves so far were judged."""
 
     observed_generation: int = 0
     state: RolloutState = RolloutState.PENDING
@@ -122,6 +141,7 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     verdicts: tuple[MetricVerdict, ...] = ()
     controls: tuple[str, ...] = ()
     left_out: dict[str, str] = {}
+    risk: RolloutRisk | None = None
     winner: Winner = ""
     stages: tuple[StageVerdict, ...] = ()
     promoted: int = 0
