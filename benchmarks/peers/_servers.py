@@ -30,7 +30,7 @@ def install(name: str) -> Path:
 
 @contextlib.contextmanager
 def mlserver(tree: Path) -> Iterator[Started]:
-    """MLServer with its inference in the process that serves: quicker and smaller than with a worker process, its default."""
+    """MLServer with its inference in the process that serves. With a worker process, its default, it ended at its start here."""
     programs = install("mlserver")
     with tempfile.TemporaryDirectory(prefix="ew") as folder:
         port = _free_port()

@@ -88,13 +88,15 @@ class _Refused(Exception):
         self.reason: Reason = reason
 
 
+Outputs = list[tuple[TensorSpec, Array]]
+
 _DECODER: Final = msgspec.json.Decoder(FeedbackRequest)
 _ANSWER_DECODER: Final = msgspec.json.Decoder(FeedbackAnswer)
 _OK: Final = 200
 _SUM_TOLERANCE: Final = 1e-3
 
 
-def predicted(outputs: list[tuple[TensorSpec, Array]]) -> Prediction | None:
+def predicted(outputs: Outputs) -> Prediction | None:
     """Return what the outputs say of each row, or None when that is not clear: one that gives a class per row (whole numbers, text or
     BOOL), else one that gives a share or a score per class, else a single number per row."""
     shares = next((array for spec, array in outputs if spec.datatype.startswith("FP") and array.ndim == 2 and array.shape[1] > 1), None)
@@ -120,16 +122,19 @@ class Feedback:
         self._limits = limits
         self._monotonic = monotonic
         # None: judged already.
-        self._known: OrderedDict[str, Prediction | None] = OrderedDict()
+        self._known: OrderedDict[str, Outputs | None] = OrderedDict()
         self._allowance = float(limits.feedback_per_second_max)
         self._at = monotonic()
 
-    def remember(self, request: str, prediction: Prediction) -> None:
-        """Remember an answer. A request with the id of an earlier one takes its place, unless that was judged."""
-        if len(prediction.rows) > self._limits.remembered_rows_max or len(request) > self._limits.request_id_chars_max:
+    def remember(self, request: str, outputs: Outputs) -> None:
+        """Remember an answer. What it says of each row is found out when a label comes: for most, none does. A request with the id of an
+        earlier one takes its place, unless that was judged."""
+        rows, values = max((len(array) for _, array in outputs if array.ndim), default=0), sum(array.size for _, array in outputs)
+        fits = rows <= self._limits.remembered_rows_max and values <= self._limits.remembered_values_max
+        if not fits or len(request) > self._limits.request_id_chars_max:
             return
-        if self._known.get(request, prediction) is not None:
-            self._known[request] = prediction
+        if self._known.get(request, outputs) is not None:
+            self._known[request] = outputs
         while len(self._known) > self._limits.remembered_answers_max:
             self._known.popitem(last=False)
 
@@ -165,9 +170,12 @@ class Feedback:
     def _judge(self, said: Judged) -> None:
         if said.id not in self._known:
             raise _Refused("UnknownRequest", "no request of that id was answered here lately")
-        prediction = self._known[said.id]
-        if prediction is None:
+        outputs = self._known[said.id]
+        if outputs is None:
             raise _Refused("AlreadyJudged", "this request has its label")
+        prediction = predicted(outputs)
+        if prediction is None:
+            raise _Refused("WrongLabel", "what this model answers is neither a class nor a number for each row")
         labels = said.labels or (said.label,)
         if len(labels) != len(prediction.rows) or (said.labels and said.label is not None) or all(label is None for label in labels):
             raise _Refused("WrongLabel", f"the answer has {len(prediction.rows)} rows: give `label` for one, `labels` for several")

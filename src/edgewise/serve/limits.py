@@ -28,9 +28,10 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     Batches: `batch_rows_max` of requests that waited at the same time and run together, in about `batch_seconds_max` at most.
 
-    Measuring: `remembered_answers_max` with an id, that labels may still come for, of at most `remembered_rows_max` rows and
-    `request_id_chars_max` characters; `feedback_per_second_max` labels in the long run; `observations_per_second_max` answers whose
-    distributions are looked at; `tell_seconds` between two summaries for the agent, `sketch_seconds` between two that hold sketches."""
+    Measuring: `remembered_answers_max` with an id, that labels may still come for, of at most `remembered_rows_max` rows,
+    `remembered_values_max` values and `request_id_chars_max` characters; `feedback_per_second_max` labels in the long run;
+    `observations_per_second_max` answers whose distributions are looked at; `tell_seconds` between two summaries for the agent,
+    `sketch_seconds` between two that hold sketches."""
 
     head_bytes_max: int = 16_384
     body_bytes_max: int = 16_777_216
@@ -69,6 +70,7 @@ class ServeLimits(msgspec.Struct, frozen=True, kw_only=True):
     agree_absolute: float = 1e-6
     remembered_answers_max: int = 20_000
     remembered_rows_max: int = 64
+    remembered_values_max: int = 1024
     request_id_chars_max: int = 256
     feedback_per_second_max: int = 200
     observations_per_second_max: int = 20

@@ -53,11 +53,11 @@ class Observer:
         look = now >= self._due
         if not (look or request):
             return
-        prediction = predicted(outputs)
-        if request and prediction is not None:
-            self.feedback.remember(request, prediction)
+        if request:
+            self.feedback.remember(request, outputs)
         if not look:
             return
+        prediction = predicted(outputs)
         self._due = now + 1.0 / self._limits.observations_per_second_max
         if self._inputs is not None:
             self._inputs.observe(inputs)
@@ -70,9 +70,7 @@ class Observer:
 
     def remember(self, request: str, outputs: Tensors) -> None:
         """Remember what a candidate said to a copy, for labels that come later."""
-        prediction = predicted(outputs)
-        if prediction is not None:
-            self.feedback.remember(request, prediction)
+        self.feedback.remember(request, outputs)
 
     def compared(self, comparison: Comparison) -> None:
         """Take in how a copy's answer compares with the one that the client got."""

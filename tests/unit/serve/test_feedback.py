@@ -17,7 +17,7 @@ class Bench:
         self.feedback = Feedback(self.measurements, ServeLimits(**limits), lambda: self.now)
 
     def remember(self, request, *outputs):
-        self.feedback.remember(request, predicted(list(outputs)))
+        self.feedback.remember(request, list(outputs))
 
     def say(self, *feedback, status=200):
         answer = self.feedback.answer(msgspec.json.encode({"feedback": feedback}))
@@ -108,6 +108,19 @@ def test_answers_of_many_rows_are_not_remembered(rows, kept):
     bench = Bench(remembered_rows_max=4)
     bench.remember("a", output(SHARES * rows))
     assert (bench.reasons({"id": "a", "labels": [1] * rows}) == []) is kept
+
+
+@pytest.mark.parametrize(("values", "kept"), [(5, True), (6, True), (7, False)])
+def test_answers_of_many_values_are_not_remembered(values, kept):
+    bench = Bench(remembered_values_max=6)
+    bench.remember("a", output([[0.0] * values]))
+    assert (bench.reasons({"id": "a", "label": 0}) == []) is kept
+
+
+def test_an_answer_that_says_nothing_clear_takes_no_label():
+    bench = Bench()
+    bench.remember("a", output([[[0.1, 0.9]]]))
+    assert bench.reasons({"id": "a", "label": 1}) == ["WrongLabel"]
 
 
 @pytest.mark.parametrize("label", [3, -1, 1.5, "crack", None])
