@@ -26,7 +26,7 @@ SEEDS = (
     # some, and all of them, once and often
     *(43, 77, 25, 57, 15, 47, 59),
     # those that found something: trees left behind, text that is no UTF-8, marks of another numbering, starts under way
-    *(54, 140, 1038, 1067, 1081, 2098),
+    *(54, 140, 1038, 1067, 1081, 2098, 8025, 9144, 9286),
 )
 FRESH = 4
 FIRST_MAX = 10**9
@@ -59,6 +59,9 @@ def test_the_fixed_seeds_have_every_temper_and_every_kind_of_fault():
     kinds = {fault.rule.fault for plan in plans for fault in schedule(plan.scenario, plan.fleet, plan.seed)}
     assert kinds == set(EVERY_KIND)
     assert {plan.profile.probes for plan in plans} == {"all", "telling"}
+    assert {plan.profile.trust for plan in plans} == {"none", "tuf"}
+    assert {plan.profile.store for plan in plans} == {"memory", "sqlite"}
+    assert any(fault.lasts > 86_400.0 for plan in plans for fault in schedule(plan.scenario, plan.fleet, plan.seed))
 
 
 if os.environ.get("EDGEWISE_EXPLORE") == "1":

@@ -35,7 +35,7 @@ from edgewise.twin.faulty import TEMPERS, rules_of
 from edgewise.twin.fleet import DeviceClass, Energy, LinkQuality, TwinDevice, TwinFleet, TwinSite
 from edgewise.twin.kernel import Kernel, Stream
 from edgewise.twin.plan import Act, Plan, Profile, Subject
-from edgewise.twin.scenario import Behaviour, Scenario
+from edgewise.twin.scenario import Behaviour, FaultRule, Scenario
 from edgewise.twin.versions import beating, made_version, parameters_for
 
 __all__ = ["chaos_plan"]
@@ -45,6 +45,12 @@ T = TypeVar("T")
 _SPACE: Final = "chaos"
 _PROFILE: Final = Profile(disk="recording", install="real", report_seconds=15.0)
 _ALL_PROBES_EVERY: Final = 8
+_SIGNED_EVERY: Final = 5
+_SQLITE_EVERY: Final = 7
+_HASTY_EVERY: Final = 4
+_DRAWER_EVERY: Final = 12
+_HASTY_CERTIFICATE_SECONDS: Final = 1_200.0
+_DAY: Final = 86_400.0
 _WARM_UP: Final = 300.0
 _SETTLE: Final = 3_600.0
 _LAST: Final = 600.0
@@ -71,7 +77,9 @@ _WAVES: Final[tuple[tuple[int | str, ...], ...]] = (
 
 
 def chaos_plan(seed: int, profile: Profile = _PROFILE) -> Plan:
-    """Return the plan of a seed. One in eight carries out every probe, the others those that may say something new."""
+    """Return the plan of a seed. One in eight carries out every probe, the others those that may say something new; one in five verifies
+    the signed repository; one in seven keeps its store in SQLite; in one in four certificates live so briefly that they are renewed, and
+    expire, all the time; in one in twelve the whole fleet lies in a drawer for weeks or months after all that happened."""
     kernel = Kernel(seed)
     temper = _one(TEMPERS, kernel.stream("chaos", "temper"))
     window = float(_one((600, 1_200, 1_800, 2_400), kernel.stream("chaos", "window")))
@@ -85,17 +93,29 @@ def chaos_plan(seed: int, profile: Profile = _PROFILE) -> Plan:
         configs=tuple(app.config for app in apps if app.config is not None),
     )
     acts = _acts(apps, fleet, kernel.stream("chaos", "acts"), window)
+    rules, lasts = rules_of(temper, fleet, kernel, window), window
+    if seed % _DRAWER_EVERY == _DRAWER_EVERY - 1:
+        away = _DAY * kernel.stream("chaos", "drawer").uniform(14.0, 200.0)
+        rules, lasts = (*rules, FaultRule(fault="absent", at=f"{window:g}s", lasts=f"{away:.0f}s")), window + away
     scenario = Scenario(
         name=f"chaos-{temper.name}",
         description=f"Seed {seed}: {temper.name}.",
-        lasts=f"{window:g}s",
+        lasts=f"{lasts:.0f}s",
         settle=f"{_SETTLE:g}s",
-        faults=rules_of(temper, fleet, kernel, window),
+        faults=rules,
         behaviours=tuple(behaviour for app in apps for behaviour in app.behaviours()),
     )
-    if seed % _ALL_PROBES_EVERY:
-        profile = msgspec.structs.replace(profile, probes="telling")
-    return Plan(seed=seed, fleet=fleet, scenario=scenario, acts=acts, profile=profile, warm_up=_WARM_UP)
+    return Plan(seed=seed, fleet=fleet, scenario=scenario, acts=acts, profile=_of_seed(profile, seed), warm_up=_WARM_UP)
+
+
+def _of_seed(profile: Profile, seed: int) -> Profile:
+    return msgspec.structs.replace(
+        profile,
+        probes="telling" if seed % _ALL_PROBES_EVERY else profile.probes,
+        trust=profile.trust if seed % _SIGNED_EVERY != _SIGNED_EVERY - 1 else "tuf",
+        store=profile.store if seed % _SQLITE_EVERY != _SQLITE_EVERY - 1 else "sqlite",
+        certificate_seconds=profile.certificate_seconds if seed % _HASTY_EVERY != _HASTY_EVERY - 1 else _HASTY_CERTIFICATE_SECONDS,
+    )
 
 
 def _one(options: Sequence[T], stream: Stream) -> T:

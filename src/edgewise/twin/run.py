@@ -61,7 +61,7 @@ def carry_on(world: World, plan: Plan, *, progress: ProgressCall | None = None, 
     pace = _Pace(world, plan, progress, stop)
     world.begin(plan)
     while not pace.stopped() and world.kernel.now < world.bound:
-        world.advance(min(world.check_seconds, world.bound - world.kernel.now))
+        world.advance(min(world.stride, world.bound - world.kernel.now))
         if world.over():
             break
     world.finish()

@@ -51,6 +51,7 @@ MakeDevice = Callable[..., SimDevice]
 
 
 _KEEP_FRESH_SECONDS: Final = 6 * 3600.0
+_STRIDE_SECONDS_MAX: Final = 86_400.0
 
 
 class WorldLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +113,7 @@ class World(Watch, Witness):
         self._offs: dict[str, int] = {}
         self.pending = 0
         """Acts and faults that have not come, or not ended, yet."""
+        self._turns, self._asleep = list[float](), 0.0
         self._for_rollout: list[Fault] = []
         self.found = AsFound(self)
         self.identities = Identities(self)
@@ -151,7 +153,7 @@ class World(Watch, Witness):
     def _tick_later(self, observer: Observer, every: float) -> None:
         def tick() -> None:
             observer.ticked(self)
-            self.kernel.after(every, tick)
+            self.kernel.after(max(every, self.stride), tick)
 
         self.kernel.after(every, tick)
 
@@ -216,6 +218,14 @@ class World(Watch, Witness):
         """How often a run looks whether everything is at rest: less often in a large fleet."""
         return self.limits.check_seconds * max(1.0, len(self.devices) / 5_000.0)
 
+    @property
+    def stride(self) -> float:
+        """How far a run may go before it looks again: as long as every device lies in a drawer, to the next act or fault."""
+        if not self.pending or any(device.powered for device in self.devices.values()):
+            return self.check_seconds
+        ahead = min((at for at in self._turns if at > self.kernel.now), default=0.0) - self.kernel.now
+        return max(self.check_seconds, min(ahead, _STRIDE_SECONDS_MAX))
+
     def _take_up(self, plan: Plan) -> None:
         """Take up what only the run decides, not how it warmed up."""
         self.plan = plan
@@ -238,6 +248,9 @@ class World(Watch, Witness):
         self.observations.begin()
         self._bytes_before = self.network.bytes_by_site()
         self._energy_before = sum(device.energy_watt_hours for device in self.devices.values())
+        self._turns = [t0 + at for fault in self.faults for at in (fault.at, fault.at + fault.lasts)] + [
+            t0 + act.at for act in self.plan.acts
+        ]
         for act in self.plan.acts:
             self.pending += 1
             self.kernel.at(t0 + act.at, self._act_call(act))
@@ -284,6 +297,7 @@ class World(Watch, Witness):
 
     def advance(self, by: float) -> None:
         """Let `by` seconds pass."""
+        self._asleep += by if by > self.check_seconds else 0.0
         self.kernel.run(self.kernel.now + by)
 
     @property
@@ -459,7 +473,7 @@ class World(Watch, Witness):
             seed=self.plan.seed,
             trace_hash=self.kernel.trace.hash(),
             simulated_seconds=round(now - t0, 6),
-            device_hours=round(now * len(self.devices) / 3600.0, 6),
+            device_hours=round((now - self._asleep) * len(self.devices) / 3600.0, 6),
             exchanges=self.control.exchanges,
             warm_up_exchanges=self.exchanges_before,
             events=self.kernel.called,

@@ -18,6 +18,7 @@ from edgewise.twin.schedule import kept, schedule
 from edgewise.twin.shrink import kept_acts, replay_command, shrink, with_acts
 
 SEEDS = range(200)
+WEEK = 7 * 86_400.0
 PLANS = [chaos_plan(seed) for seed in SEEDS]
 DRAWN = [schedule(plan.scenario, plan.fleet, plan.seed) for plan in PLANS]
 
@@ -99,7 +100,16 @@ def test_some_versions_pass_and_some_fail_their_analysis():
 def test_a_run_with_one_kind_has_one_kind():
     for plan, faults in zip(PLANS, DRAWN, strict=True):
         if plan.scenario.name == "chaos-one-kind":
-            assert len({fault.rule.fault for fault in faults}) <= 1
+            assert len({fault.rule.fault for fault in faults if fault.lasts < WEEK}) <= 1
+
+
+def test_some_fleets_lie_in_a_drawer_some_have_hasty_certificates_some_verify_and_some_use_sqlite():
+    away = [max((fault.lasts for fault in faults), default=0.0) > WEEK for faults in DRAWN]
+    assert 0 < sum(away) < len(away) / 6
+    profiles = [plan.profile for plan in PLANS]
+    assert {profile.trust for profile in profiles} == {"tuf", "none"}
+    assert {profile.store for profile in profiles} == {"sqlite", "memory"}
+    assert {profile.certificate_seconds for profile in profiles} == {1_200.0, 90 * 86_400.0}
 
 
 def test_in_the_end_everybody_gets_a_sound_version():
