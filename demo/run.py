@@ -107,8 +107,8 @@ class Run:
             status = rollout.status
             members = status.members
             text = (
-                f"{workload} {version}: {status.state.value}, wave {status.wave} of {status.waves} ({status.phase or '-'}), "
-                f"{members.succeeded} succeeded, {members.updating} updating, {members.failed} failed; analysis {status.analysis.value}"
+                f"{workload} {version}: {status.state.value}, wave {status.wave}/{status.waves} ({status.phase or '-'}), "
+                f"{members.succeeded} done, {members.updating} updating, {members.failed} failed; analysis {status.analysis.value}"
             )
             for stage in rollout.status.stages:
                 if (stage.wave, stage.at) not in judged:

@@ -29,7 +29,7 @@ from edgewise.resources.config import ConfigSpec, SecretSpec
 from edgewise.resources.instance import InstanceSpec
 from edgewise.resources.quantity import seconds
 from edgewise.resources.rollout import RolloutSpec, RolloutStatus
-from edgewise.resources.states import InstanceState, RolloutState, UpdateState
+from edgewise.resources.states import AnalysisState, InstanceState, RolloutState, UpdateState
 from edgewise.resources.workload import WorkloadRevisionSpec, WorkloadSpec, WorkloadStatus
 from edgewise.store.contract import Change, Document, Key
 
@@ -367,7 +367,9 @@ def _measure(view: "FleetView", key: tuple[str, str], rollout: RolloutRow) -> No
             stored=kept.stored if kept is not None and not view.live else b"",
             before=known,
         )
-    known.controls = None if stage.paired else frozenset(status.controls)
+    if not stage.paired:
+        # A wave that was judged is over; its devices may not undo what it showed.
+        known.compare_with(frozenset(status.controls) if status.analysis is not AnalysisState.SUCCESSFUL else frozenset())
 
 
 def evidence(view: "FleetView", change: Change, document: Document | None) -> None:

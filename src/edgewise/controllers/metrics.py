@@ -153,6 +153,13 @@ class WaveMetrics:
                 self._tallies = {name: pair for name, pair in carried._tallies.items() if name in self.compared}  # noqa: SLF001 - as above
                 self._heard = carried._heard  # noqa: SLF001 - as above
 
+    def compare_with(self, controls: Collection[str]) -> None:
+        """Count the old revision's reports of these devices from now on. With none the comparison stands as it is: what the new revision
+        alone says would change the evidence, and nothing could set it right."""
+        self.controls = controls
+        if not controls:
+            self._heard = {}
+
     def add(self, device: str, series: Series, stratum: str = "", now: float = 0.0) -> bool:
         """Take over one series of a device; `stratum` is what it is matched by, its class. Return whether it counts here."""
         side = self._side_of(device, series)

@@ -363,3 +363,23 @@ def test_at_rest_nothing_is_kept_again(eight):
     eight.run(60)
     assert [w for t in eight.transactions[writes:] for w in t.writes if w.key.kind == "RolloutEvidence"] == []
     assert reconcile.handle(reconcile.Tick(), eight.view, eight.now).transactions == ()
+
+
+def test_the_last_wave_cannot_undo_what_the_waves_before_showed(eight):
+    """Nobody is left to compare with: a comparison that could change then could never be settled."""
+    canary = compared(eight)
+    for _ in range(2):
+        measure(eight, canary, "2", 0.9, "model.accuracy")
+        for device in eight.rollout(2).status.controls:
+            measure(eight, device, "1", 0.9, "model.accuracy")
+    for wave in (2, 3):
+        promote(eight, 2)
+        eight.until(lambda wave=wave: eight.rollout(2).status.wave == wave, seconds=60)
+    eight.run(2)
+    before = eight.view.metrics["shop/app"].of()["model.accuracy"]
+    assert before.new.count
+    assert before.old.count
+    for device in eight.instances():
+        measure(eight, device, "2", 0.2, "model.accuracy")
+    after = eight.view.metrics["shop/app"].of()["model.accuracy"]
+    assert (after.new.count, after.old.count) == (before.new.count, before.old.count)
