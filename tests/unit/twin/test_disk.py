@@ -1,12 +1,15 @@
 """The disks of the twin: what a power cut leaves, faults that come and go, decay, and how small a plain disk is."""
 
+import contextlib
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgewise.engine.journal import open_journal
 from edgewise.engine.outbox import open_outbox
-from edgewise.ports.files import Damaged, Full, ReadOnly
+from edgewise.ports.files import Damaged, FilesError, Full, ReadOnly
 from edgewise.twin.disk import Crash, PowerCut, RecordingDisk
 from edgewise.twin.kernel import Stream
 from edgewise.twin.plain import PlainDisk
@@ -162,3 +165,30 @@ def test_faults_of_a_plain_disk():
     disk.fault = None
     appender.append(b"1")
     assert disk.crash(Crash.DROPPED).read("x", 1) == b"1"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["replace", "append", "truncate", "rename", "remove", "folder"]), st.sampled_from("abc"), st.integers(0, 9)
+        )
+    )
+)
+def test_a_plain_disk_counts_what_its_files_hold(steps):
+    disk = PlainDisk()
+    for what, name, size in steps:
+        with contextlib.suppress(FilesError):
+            match what:
+                case "replace":
+                    disk.replace(f"f/{name}", bytes(size))
+                case "append":
+                    disk.appender(f"f/{name}").append(bytes(size))
+                case "truncate":
+                    disk.appender(f"f/{name}").truncate(size)
+                case "rename":
+                    disk.rename(f"f/{name}", "f/b")
+                case "remove":
+                    disk.remove("f" if size == 9 else f"f/{name}")
+                case _:
+                    disk.make_folder("f")
+        assert disk.used_bytes() == sum(entry.size for entry in disk.list("f"))
