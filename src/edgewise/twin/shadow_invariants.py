@@ -51,6 +51,8 @@ class ShadowFirst(Observer):
                 rollout = view.rollouts.get((write.key.namespace, spec.workload), {}).get(spec.rollout)
                 if rollout is None or spec.revision != rollout.spec.to_revision or spec.traffic is not None or spec.wave == 0:
                     continue
+                if spec.desired != "Running":  # its device leaves the fleet
+                    continue
                 why = self._too_early(rollout, f"{write.key.namespace}/{spec.workload}")
                 if why:
                     world.violated("shadow-first", rollout.key.name, f"{spec.device} is to serve {spec.revision}: {why}")
