@@ -15,7 +15,7 @@ from edgewise.resources.states import Connection, RolloutState
 
 CAMERAS = tuple(member.name for member in MEMBERS if any(label.startswith("camera=") for label in member.labels))
 START_SECONDS = 30.0
-ROLLOUT_SECONDS = 90.0
+ROLLOUT_SECONDS = 180.0
 JOINS_AT_ONCE = 2
 TELEMETRY_WINDOW = "2s"
 IDLE_DEVICE = "south-4"
