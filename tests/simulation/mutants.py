@@ -322,8 +322,7 @@ def a_budget_in_percent_is_taken_for_a_count(patch):
 @mutant("waves-kept", plan(acts=update(waves=(1, "100%"))))
 def a_wave_needs_twice_what_it_says(patch):
     need = rollout.wave_need
-    twice = lambda canary, wave, waves, tally: min(tally.pending, 2 * need(canary, wave, waves, tally))  # noqa: E731
-    patch.setattr(rollouts, "wave_need", twice)
+    patch.setattr(waves, "wave_need", lambda size, tally: min(tally.pending, 2 * need(size, tally)))
 
 
 class _Hostile(Observer):
