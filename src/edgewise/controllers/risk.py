@@ -1,8 +1,9 @@
 """The risk of giving devices a revision, from what the view knows of them; and what the end of a rollout teaches.
 
 What was predicted is kept in memory until the rollout ends: after a restart of the control plane nothing is learned from those that were
-given the revision before it, because what is known of a device now may be what the update did to it. A superseded rollout teaches nothing
-either. What is learned is one document for the whole fleet, written in the transaction that ends the rollout.
+given the revision before it, because what is known of a device now may be what the update did to it. Nor does a superseded rollout teach
+anything, or a workload's first one, which places instances and updates none. What is learned is one document for the whole fleet, written
+in the transaction that ends the rollout.
 """
 
 from collections.abc import Collection, Iterator
@@ -174,13 +175,13 @@ def _risk(view: FleetView, rollout: RolloutRow, members: Members, model: RiskMod
     )
 
 
-def _riskiest(view: FleetView, rollout: RolloutRow) -> dict[str, str]:
+def _riskiest(view: FleetView, rollout: RolloutRow) -> tuple[str, ...]:
     """Return the members most at risk, with what spoke against them."""
     said = ((unpacked(kept), device) for device, kept in said_of(view, rollout).items())
     first = sorted((-chance, device, numbers) for (numbers, chance), device in said)[: view.limits.controllers.riskiest_named_max]
     model = model_of(view)
-    words: dict[str, str] = {}
+    words: list[str] = []
     for chance, device, numbers in first:
         reasons = predict(Features(**dict(zip(NAMES, numbers, strict=True))), model).reasons
-        words[device] = "; ".join((f"{-chance:.0%}", *reasons))[:300]
-    return words
+        words.append(f"{device} ({-chance:.0%}): {'; '.join(reasons) or 'nothing speaks against it'}"[:300])
+    return tuple(words)

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from edgewise.controllers.documents import delete_any, put_labelled, put_status
+from edgewise.controllers.explaining import explanations_of
 from edgewise.controllers.judging import Judged, controls_of, due_at, evidence_key, judged, kept
 from edgewise.controllers.members import Members
 from edgewise.controllers.placements import silent_since
@@ -177,6 +178,7 @@ class _Moving:
             touched=max(status.touched, tally.touched, len(named)),
             touched_devices=named,
             failures=failures_of(self.view, self.rollout, self.members) if tally.failed else status.failures,
+            explanations=explanations_of(self.view, self.row, self.rollout, self.members) if tally.failed else status.explanations,
             verdicts=self.judged.verdicts,
             controls=controls_of(self.view, self.rollout, self.members),
             left_out=dict(self.row.left_out) if self.waves.stage.beside else {},

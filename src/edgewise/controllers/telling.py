@@ -18,6 +18,7 @@ from edgewise.resources.states import AnalysisState, RolloutState
 from edgewise.store.contract import EventRow
 
 _WARNINGS: Final = frozenset({Signal.ABORT, Signal.OVER_BUDGET, Signal.ANALYSIS_FAILED, Signal.INCONCLUSIVE, Signal.OUT_OF_REACH})
+_SENT_BACK: Final = frozenset({Signal.OVER_BUDGET, Signal.ANALYSIS_FAILED})
 _WORDS_MAX: Final = 1000
 
 
@@ -142,12 +143,12 @@ def failures_of(view: FleetView, rollout: RolloutRow, members: Members) -> dict[
     for device in sorted(islice(failed, max(0, room))):
         seen = members.instances[device].seen
         deadline = pace_of(rollout.spec.strategy).device_deadline
-        reason, message = seen.reason or f"not healthy within {deadline}", seen.message or _trouble(view, device)
+        reason, message = seen.reason or f"not healthy within {deadline}", seen.message or trouble(view, device)
         failures[device] = f"{reason}: {message}"[:300] if message else reason
     return failures
 
 
-def _trouble(view: FleetView, device: str) -> str:
+def trouble(view: FleetView, device: str) -> str:
     """Return what keeps a device from taking anything over. Then its instances say nothing of what they were last given."""
     known = view.devices.get(device)
     conditions = known.status.conditions if known is not None else ()
@@ -171,5 +172,7 @@ def events_of(signal: Signal, status: RolloutStatus, telling: Telling, now: floa
     message = f"{telling.rollout.key.name} to version {spec.version or spec.to_revision}: {text}"
     if status.message:
         message = f"{message}: {status.message}"
+    if signal in _SENT_BACK:
+        message += "".join(f"; likely cause: {each.cause} ({each.evidence}): {each.advice}" for each in status.explanations[:1])
     warning = signal in _WARNINGS or status.state is RolloutState.ROLLED_BACK
     return (event(now, reason, message[:_WORDS_MAX], telling.rollout.key, warning=warning),)

@@ -110,7 +110,7 @@ class RolloutRisk(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     ended: int = 0
     predicted: float = 0.0
     failed: int = 0
-    riskiest: dict[str, str] = {}
+    riskiest: tuple[str, ...] = ()
     taught: bool = False
     scored: int = 0
     brier: float = 0.0
@@ -118,10 +118,22 @@ class RolloutRisk(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     error: float = 0.0
 
 
+class Explanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Why some devices of a rollout most likely failed: the `cause` in a few words, the `evidence` for it, and what to do next. `devices`
+    names the first few of the `count`."""
+
+    cause: str
+    evidence: str
+    advice: str
+    count: int = 0
+    devices: tuple[str, ...] = ()
+
+
 class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What was seen of a rollout. `wave` counts from 1 while progressing; `members` are totals, for a member's own state see its
     Instance.
-    `touched` counts devices that were ever given `to_revision`; `failures` are the first few failed devices with their reason. `phase` says
+    `touched` counts devices that were ever given `to_revision`; `failures` are the first few failed devices with their reason, and
+    `explanations` why they most likely failed. `phase` says
     what the open wave does; `left_out` names a few devices that take no part in it, and why. `controls` are devices on the revision before
     that the wave is compared with. `winner` is how an A/B ended: `new`, `old`, or `none` for no difference.
     `risk`: what was predicted, as of the last wave that opened or the end. `stages` remember how the waves so far were judged."""
@@ -137,6 +149,7 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     touched: int = 0
     touched_devices: tuple[str, ...] = ()
     failures: dict[str, str] = {}
+    explanations: tuple[Explanation, ...] = ()
     analysis: AnalysisState = AnalysisState.PENDING
     verdicts: tuple[MetricVerdict, ...] = ()
     controls: tuple[str, ...] = ()

@@ -204,6 +204,7 @@ def test_weights_of_other_features_are_begun_anew():
     assert sound(RiskModel()) == RiskModel()
 
 
+@settings(deadline=None)
 @given(EXTREME)
 def test_whatever_is_put_in_a_probability_comes_out(features):
     for model in (RiskModel(), RiskModel(outcomes=99, failures=9, weights=(12.0,) * (len(NAMES) + 1))):
@@ -213,13 +214,14 @@ def test_whatever_is_put_in_a_probability_comes_out(features):
         assert "nan" not in " ".join(risk.reasons)
 
 
+@settings(deadline=None)
 @given(ANY_NUMBER, ANY_NUMBER)
 def test_scales_stay_between_nothing_and_one(one, other):
     assert 0.0 <= saturating(one) <= 1.0
     assert 0.0 <= short(one, other) <= 1.0
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(OUTCOMES, OUTCOMES, VECTORS, st.integers(0, len(NAMES) - 1), UNIT)
 def test_more_of_what_speaks_against_a_device_is_never_safer(first, second, numbers, place, more):
     model = learned(learned(RiskModel(), first, DAY), second, 2 * DAY)
@@ -233,7 +235,7 @@ def test_more_of_what_speaks_against_a_device_is_never_safer(first, second, numb
     assert 0 <= found.error <= 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(OUTCOMES, st.randoms(use_true_random=False))
 def test_learning_is_deterministic_and_survives_being_kept(outcomes, rng):
     distinct = list({each.device: each for each in outcomes}.values())
@@ -244,6 +246,7 @@ def test_learning_is_deterministic_and_survives_being_kept(outcomes, rng):
     assert msgspec.msgpack.decode(encode(model), type=RiskModel) == model
 
 
+@settings(deadline=None)
 @given(VECTORS, UNIT)
 def test_what_was_predicted_is_kept_small(numbers, said):
     kept = packed(numbers, said)
