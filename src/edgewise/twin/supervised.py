@@ -128,7 +128,7 @@ class Supervisor:
         return Finished()
 
     def seen_by(self, process: Process) -> Seen:
-        """Return which of its instance's requests a process sees. A model server that serves keeps to itself what its candidate does not take."""
+        """Return which of its instance's requests a process sees. What serves keeps to itself what its candidate does not take."""
         if not process.model:
             return Seen(1.0)
         for each in self._processes:
