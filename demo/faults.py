@@ -12,7 +12,7 @@ from edgewise.resources.artifact import ArtifactVersion
 from edgewise.resources.states import RolloutState, UpdateState
 
 CUT_DEVICE = "north-2"
-CONVERGE_SECONDS = 45.0
+CONVERGE_SECONDS = 120.0
 
 
 async def roll_out_worse(run: Run) -> None:

@@ -14,8 +14,8 @@ from edgewise.resources.device import Device
 from edgewise.resources.states import Connection, RolloutState
 
 CAMERAS = tuple(member.name for member in MEMBERS if any(label.startswith("camera=") for label in member.labels))
-START_SECONDS = 30.0
-ROLLOUT_SECONDS = 180.0
+START_SECONDS = 90.0
+ROLLOUT_SECONDS = 420.0
 JOINS_AT_ONCE = 2
 TELEMETRY_WINDOW = "2s"
 IDLE_DEVICE = "south-4"
