@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
 
+from edgewise.cli.causes import explained, risk_lines
 from edgewise.cli.evidence import evidence, strategy_words
 from edgewise.cli.output import as_yaml, painted, table
 from edgewise.cli.tables import (
@@ -263,6 +264,10 @@ async def _rollout(client: "Client", rollout: Rollout, now: float) -> Lines:
     if status.left_out:
         lines += ["", "Not in this wave:", *_failures(sorted(status.left_out.items()))]
     lines += ["", "Failures:", *_failures(sorted(status.failures.items()))]
+    if status.explanations:
+        lines += ["", "Likely causes:", *explained(status.explanations)]
+    if status.risk is not None:
+        lines += ["", "Predicted risk:", *risk_lines(status.risk)]
     members = [
         each
         for each in await client.list(Instance, namespace=rollout.metadata.namespace)
