@@ -1,8 +1,15 @@
 """What a lane of the outbox counts and writes down."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
+
+ITEM: Final = 1
+"""The kind of a frame that holds an item behind its number."""
+STATE: Final = 2
+"""The kind of a frame that holds what a lane counts."""
+NUMBER_BYTES: Final = 8
 
 
 class LaneState(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -16,6 +23,30 @@ class LaneState(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=F
     last: int = 0
     ceiling: int = 0
     clean: bool = False
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(LaneState)
+
+
+def encoded(state: LaneState) -> bytes:
+    """Return a state as it is written down."""
+    return _ENCODER.encode(state)
+
+
+def decoded(payload: bytes) -> LaneState:
+    """Return what was written down. Raises one of `UNREADABLE`."""
+    return _DECODER.decode(payload)
+
+
+def numbered(number: int, payload: bytes) -> bytes:
+    """Return an item as it is written down."""
+    return number.to_bytes(NUMBER_BYTES, "little") + payload
+
+
+def number_of(written: bytes) -> int:
+    """Return the number of an item that was written down."""
+    return int.from_bytes(written[:NUMBER_BYTES], "little")
 
 
 class LaneCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +102,12 @@ def after_start(state: LaneState, *, lazy: bool) -> LaneState:
         skipped += 0 if lazy else state.ceiling - last
         last = state.ceiling
     return msgspec.structs.replace(state, last=last, skipped=skipped, clean=False)
+
+
+def without(state: LaneState, runs: Sequence[Run], pending: Sequence[Pending], up_to: int) -> LaneState:
+    """Return what a lane counts once all that it holds up to a number is dropped."""
+    lost = count(runs, pending, state.mark, up_to)
+    return msgspec.structs.replace(state, mark=max(state.mark, up_to), dropped=state.dropped + lost)
 
 
 def count(runs: Sequence[Run], pending: Sequence[Pending], above: int, up_to: int) -> int:

@@ -7,21 +7,30 @@ dropped where items may have been lost (a lane that is synced lazily), and as `s
 """
 
 from collections.abc import Iterator
-from typing import Final
 
 import msgspec
 
-from edgewise.engine import segments
-from edgewise.engine.lane_state import LaneCounts, LaneRules, LaneState, Pending, Run, after_start, count, later, note
+from edgewise.engine import emptied, segments
+from edgewise.engine.lane_opening import found_in
+from edgewise.engine.lane_state import (
+    ITEM,
+    NUMBER_BYTES,
+    STATE,
+    LaneCounts,
+    LaneRules,
+    LaneState,
+    Pending,
+    Run,
+    after_start,
+    count,
+    encoded,
+    note,
+    number_of,
+    numbered,
+    without,
+)
 from edgewise.engine.limits import EngineLimits
 from edgewise.ports.files import Files, FilesError, Full, Missing
-from edgewise.resources.decoding import UNREADABLE
-
-_ITEM: Final = 1
-_STATE: Final = 2
-_NUMBER_BYTES: Final = 8
-_STATE_ENCODER: Final = msgspec.msgpack.Encoder()
-_STATE_DECODER: Final = msgspec.msgpack.Decoder(LaneState)
 
 
 class Lane:
@@ -30,6 +39,7 @@ class Lane:
 
     __slots__ = (
         "_durable_ceiling",
+        "_emptied",
         "_files",
         "_folder",
         "_limits",
@@ -45,7 +55,6 @@ class Lane:
         "_taken",
         "_unsynced",
         "_writer",
-        "damaged",
         "disk_bytes",
         "problem",
         "rules",
@@ -61,6 +70,7 @@ class Lane:
         self.disk_bytes = 0  # the sum of the sizes
         self._segment_bytes = min(limits.outbox_segment_bytes, max(1, rules.bytes_max // 4))
         self._writer: segments.SegmentWriter | None = None
+        self._emptied = ""  # the path of a segment that is being emptied
         self._pending: list[Pending] = []
         self._skip = (0, 0)  # segment and offset: what stands there before it is acknowledged
         self._taken = (0, 0, 0)  # segment, number and end of the last item that was taken
@@ -68,7 +78,6 @@ class Lane:
         self._unsynced = False
         self._safe, self._lost = 0, False  # what is synced of the last segment; whether a sync of it failed
         self.problem: FilesError | None = None
-        self.damaged = False
         self.unbounded = False
 
     # ---- what is there ----
@@ -135,7 +144,7 @@ class Lane:
                     return
                 item = self._pending[0]
                 self._begin_reading_at(writer)
-                writer.append(_ITEM, item.number.to_bytes(_NUMBER_BYTES, "little") + item.payload)
+                writer.append(ITEM, numbered(item.number, item.payload))
             except FilesError as error:
                 self._broken(error)
                 return
@@ -169,8 +178,12 @@ class Lane:
     def _roll(self) -> None:
         if self._writer is not None:
             self._synced(self._writer)
-        number = self._number + 1
-        writer = segments.make(self._files, self._folder, self.rules.use, number, (_STATE, _STATE_ENCODER.encode(self._state)))
+        number, first = self._number + 1, (STATE, encoded(self._state))
+        if self._emptied and emptied.is_there(self._files, self._emptied):
+            writer = segments.make_of(self._files, self._emptied, self.rules.use, number, first)
+        else:
+            writer = segments.make(self._files, self._folder, self.rules.use, number, first)
+        self._emptied = ""
         if self._writer is not None:
             self._writer.close()
         self._writer, self._number, self._safe = writer, number, writer.size
@@ -195,8 +208,8 @@ class Lane:
     def _take_back(self, scanned: segments.Scanned) -> None:
         """Hold in memory again what a failed sync left unwritten. It can still be read, but a further sync would not bring it to the
         disk."""
-        frames = [frame for frame in scanned.frames if self._safe < frame.end <= self._sizes[self._number] and frame.kind == _ITEM]
-        items = [Pending(_number_of(frame), frame.payload[_NUMBER_BYTES:]) for frame in frames]
+        frames = [frame for frame in scanned.frames if self._safe < frame.end <= self._sizes[self._number] and frame.kind == ITEM]
+        items = [Pending(number_of(frame.payload), frame.payload[NUMBER_BYTES:]) for frame in frames]
         self._sized(self._number, self._safe)
         self._lost = self._unsynced = False
         self._skip, self._taken = (0, 0), (0, 0, 0)
@@ -208,6 +221,9 @@ class Lane:
 
     def _broken(self, error: FilesError) -> None:
         self.problem = error
+        self._close_writer()
+
+    def _close_writer(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -216,7 +232,7 @@ class Lane:
         """Write the marks down. Returns whether that worked."""
         try:
             writer = self._ready()
-            writer.append(_STATE, _STATE_ENCODER.encode(self._state))
+            writer.append(STATE, encoded(self._state))
             self._sized(writer.number, writer.size)
             if sync:
                 self._synced(writer)
@@ -255,9 +271,9 @@ class Lane:
             return False
         if oldest == self._number and not self._try_roll():
             return isinstance(self.problem, Full) and self._shrink()
-        last = max((run.last for run in self._runs if run.segment == oldest), default=self._state.mark)
-        old, lost = self._state, self._count(self._state.mark, last)
-        self._state = msgspec.structs.replace(old, mark=max(old.mark, last), dropped=old.dropped + lost)
+        old = self._state
+        last = max((run.last for run in self._runs if run.segment == oldest), default=old.mark)
+        self._state = without(old, self._runs, self._pending, last)
         if not self._remove([oldest]):
             self._state = old
             return False
@@ -265,10 +281,13 @@ class Lane:
 
     def _try_roll(self) -> bool:
         """Begin a new segment so that the only one can go; not worth it when that holds nothing."""
-        if not any(run.segment == self._number for run in self._runs):
-            return False
+        return any(run.segment == self._number for run in self._runs) and self._rolled(mended=True)
+
+    def _rolled(self, *, mended: bool) -> bool:
+        """Begin a new segment, behind the last one when that was `mended`. Returns whether that worked."""
         try:
-            self._ready()
+            if mended:
+                self._ready()
             self._roll()
         except FilesError as error:
             self._broken(error)
@@ -276,25 +295,28 @@ class Lane:
         return True
 
     def _shrink(self) -> bool:
-        """Empty the only segment where it stands, when there is no room for another one. A power cut in the middle of it costs the
-        numbering, and with it a new incarnation: nothing worse."""
-        old = self._state
-        mark = max((run.last for run in self._runs), default=old.mark)
-        lost = self._count(old.mark, mark)
+        """Empty the only segment, when there is no room for another one. Returns whether that freed some of the disk."""
+        state = without(self._state, self._runs, self._pending, max((run.last for run in self._runs), default=self._state.mark))
+        size = self._sizes[self._number]
+        if size <= emptied.SMALLEST_BYTES + len(encoded(state)):
+            return False
+        self._emptied = f"{self._folder}/{emptied.name_of(self._number, state)}"
         try:
-            self._mend_only()
-            if self._writer is None or self._writer.number != self._number:
-                return False
-            self._state = msgspec.structs.replace(old, mark=max(old.mark, mark), dropped=old.dropped + lost)
-            self._writer.restart(_STATE, _STATE_ENCODER.encode(self._state))
+            self._files.rename(segments.path_of(self._folder, self._number), self._emptied)
+            self._close_writer()
+            self._forget_segments(state)
+            self._roll()
         except FilesError as error:
             self._broken(error)
             return False
-        self._runs, self._unsynced = [], False
-        self._sized(self._number, self._writer.size)
+        return self.disk_bytes < size
+
+    def _forget_segments(self, state: LaneState) -> None:
+        """Go on with `state`, which is on the disk, and without any segment."""
+        self._state, self._durable_ceiling = state, state.ceiling
+        self._runs, self._sizes, self.disk_bytes = [], {}, 0
+        self._unsynced = self._lost = False
         self._skip, self._taken = (0, 0), (0, 0, 0)
-        self._durable_ceiling = self._state.ceiling
-        return True
 
     def drop_pending(self) -> bool:
         """Drop the oldest item in memory. Returns whether there was one."""
@@ -307,8 +329,7 @@ class Lane:
 
     def drop_up_to(self, number: int) -> None:
         """Drop everything up to `number`, which cannot be sent."""
-        lost = self._count(self._state.mark, number)
-        self._state = msgspec.structs.replace(self._state, mark=max(self._state.mark, number), dropped=self._state.dropped + lost)
+        self._state = without(self._state, self._runs, self._pending, number)
         self._pending = [item for item in self._pending if item.number > number]
         self._write_state(sync=False)
 
@@ -421,9 +442,9 @@ class Lane:
             yield 0, b"", (0, 0, 0)
             return
         for frame in frames:
-            number = _number_of(frame) if frame.kind == _ITEM else 0
+            number = number_of(frame.payload) if frame.kind == ITEM else 0
             if max(run.first, self._state.mark + 1) <= number <= run.last:
-                yield number, frame.payload[_NUMBER_BYTES:], (run.segment, number, frame.end)
+                yield number, frame.payload[NUMBER_BYTES:], (run.segment, number, frame.end)
 
     def _frames(self, segment: int) -> tuple[segments.Frame, ...]:
         """Return the whole frames of a segment, without those that are known to be of no more use, whatever became of its header. Raises
@@ -440,43 +461,17 @@ class Lane:
     def open(self) -> bool:
         """Read what is there. Returns whether the numbering can be trusted: False when anything but a cut last write was lost, or when
         there was nothing. Raises `FilesError`, `SegmentNewer`."""
-        numbers = segments.numbers_in(self._files, self._folder)
-        state = LaneState()
-        for number in numbers:
-            state = self._load(number, state, newest=number == numbers[-1])
-        self._number = max(numbers, default=0)
-        if not numbers:
+        found = found_in(self._files, self._folder, self.rules.use, self._read_limit())
+        self._runs, self._sizes, self.disk_bytes = found.runs, found.sizes, sum(found.sizes.values())
+        self._number, self._emptied = found.number, found.emptied
+        if found.nothing:
             self._files.make_folder(self._folder)
             self._roll()
             return False
-        self._settle(state)
-        return not self.damaged
-
-    def _load(self, number: int, state: LaneState, *, newest: bool) -> LaneState:
-        path = segments.path_of(self._folder, number)
-        try:
-            scanned = segments.load(self._files, path, self.rules.use, self._read_limit())
-        except segments.SegmentDamaged:
-            scanned = None
-        if scanned is None or scanned.number != number or not scanned.frames or scanned.damaged or (scanned.torn and not newest):
-            self.damaged = True
-        self._sized(number, scanned.good if scanned else 0)
-        for frame in scanned.frames if scanned else ():
-            state = self._fold(state, number, frame)
-        return state
-
-    def _fold(self, state: LaneState, segment: int, frame: segments.Frame) -> LaneState:
-        if frame.kind == _ITEM and len(frame.payload) >= _NUMBER_BYTES:
-            number = _number_of(frame)
-            if not self._runs or number > self._runs[-1].last:
-                note(self._runs, segment, number)
-                return msgspec.structs.replace(state, last=max(state.last, number), clean=False)
-        elif frame.kind == _STATE:
-            try:
-                return later(state, _STATE_DECODER.decode(frame.payload))
-            except UNREADABLE:
-                self.damaged = True
-        return state
+        self._settle(found.state)
+        if found.emptied:
+            self._rolled(mended=False)
+        return not found.damaged
 
     def _settle(self, state: LaneState) -> None:
         """Go on above every number that may have been sent, and account for all that is neither held nor acknowledged."""
@@ -491,10 +486,4 @@ class Lane:
             self._state = msgspec.structs.replace(self._state, clean=True)
             self._write_state(sync=True)
             self._state = msgspec.structs.replace(self._state, clean=False)
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-
-def _number_of(frame: segments.Frame) -> int:
-    return int.from_bytes(frame.payload[:_NUMBER_BYTES], "little")
+        self._close_writer()

@@ -150,14 +150,6 @@ class SegmentWriter:
         self.synced = False
         self._appender.append(frame(self.number, self._appender.size, kind, payload))
 
-    def restart(self, kind: int, payload: bytes) -> None:
-        """Empty the segment and begin it again with one frame; durable on return. A power cut in between may leave it without any. Raises
-        `FilesError`."""
-        self.synced = False
-        self._appender.truncate(HEADER_BYTES)
-        self.append(kind, payload)
-        self.sync()
-
     def sync(self) -> None:
         """Return once all frames are on the disk. Raises `FilesError`."""
         if not self.synced:
@@ -174,13 +166,21 @@ def make(files: Files, folder: str, use: int, number: int, first: tuple[int, byt
     `FilesError`; the segment may be there or not then."""
     new = f"{folder}/{_NEW}"
     files.remove(new)
-    appender = files.appender(new)
+    return make_of(files, new, use, number, first)
+
+
+def make_of(files: Files, path: str, use: int, number: int, first: tuple[int, bytes]) -> SegmentWriter:
+    """Do the same in the place of a file beside it of which nothing is needed any more. Raises `FilesError`; there is that file or the
+    segment then."""
+    appender = files.appender(path)
     try:
+        if appender.size:
+            appender.truncate(0)
         appender.append(header(use, number))
         writer = SegmentWriter(appender, number)
         writer.append(*first)
         writer.sync()
-        files.rename(new, path_of(folder, number))
+        files.rename(path, path_of(path.rpartition("/")[0], number))
     except FilesError:
         appender.close()
         raise
