@@ -50,28 +50,36 @@ _ENDED: Final = {"Succeeded": False, "Held": False, "Failed": True}
 class Risks:
     """What is predicted of some devices now."""
 
-    __slots__ = ("_model", "_newest", "_now", "_view", "_weights")
+    __slots__ = ("_known", "_model", "_now", "_outdated", "_view", "_weights")
 
     def __init__(self, view: FleetView, devices: Collection[str], now: float) -> None:
         self._view = view
         self._now = now
         self._model = model_of(view)
         self._weights = weights_of(self._model)
+        self._known: dict[str, tuple[tuple[float, ...], float]] = {}
         versions = {row.status.agent_version for name in devices if (row := view.devices.get(name)) is not None}
-        self._newest = max(map(version_key, versions), default=())
+        newest = max(map(version_key, versions), default=())
+        self._outdated = {version for version in versions if version and version_key(version) < newest}
 
     def of(self, device: str) -> float:
         """Return how likely an update fails on a device; 0 for one that is not known."""
         row = self._view.devices.get(device)
-        return probability(vector(self._features(row)), self._weights) if row is not None else 0.0
+        return self._look(row)[1] if row is not None else 0.0
 
     def given(self, rollout: RolloutRow, device: str) -> None:
         """Remember what was predicted of a device as it was given a rollout's revision."""
         row = self._view.devices.get(device)
         said = said_of(self._view, rollout)
         if row is not None and len(said) < self._view.limits.controllers.predictions_max:
+            said[device] = packed(*self._look(row))
+
+    def _look(self, row: DeviceRow) -> tuple[tuple[float, ...], float]:
+        known = self._known.get(row.facts.name)
+        if known is None:
             numbers = vector(self._features(row))
-            said[device] = packed(numbers, probability(numbers, self._weights))
+            known = self._known[row.facts.name] = (numbers, probability(numbers, self._weights))
+        return known
 
     def _features(self, row: DeviceRow) -> Features:
         status, capacity = row.status, row.facts.capacity
@@ -92,7 +100,7 @@ class Risks:
             unsteady=saturating((past.outages + past.restarts) * _DAY / max(known_for, _DAY)),
             silent=0.0 if online or not status.last_seen else saturating((self._now - status.last_seen) / _DAY),
             metered=1.0 if link is not None and link.link.metered else 0.0,
-            agent_behind=1.0 if status.agent_version and version_key(status.agent_version) < self._newest else 0.0,
+            agent_behind=1.0 if status.agent_version in self._outdated else 0.0,
             class_new=new,
         )
 

@@ -184,7 +184,7 @@ def weights_of(model: RiskModel, limits: RiskLimits = LIMITS) -> tuple[float, ..
 
 def vector(features: Features) -> tuple[float, ...]:
     """Return features as numbers in the order of `NAMES`, whatever was put in between 0 and 1."""
-    return tuple(unit(value) for value in msgspec.structs.astuple(features))
+    return tuple(map(unit, msgspec.structs.astuple(features)))
 
 
 def unit(value: float) -> float:
