@@ -216,14 +216,20 @@ def _by_mean(metric: AnalysisMetric, sides: Sides, rates: _Rates) -> _Judgement 
     worse = _times(plain.contrast, sign)
     least, most = worse.value - radius(worse, rates.harm), worse.value + radius(worse, rates.soundness)
     low, high = sorted((sign * least, sign * most))
+    worse_low, worse_high = excess.value - radius(excess, rates.harm), excess.value + radius(excess, rates.soundness)
+    if unit_range:
+        # Two numbers from 0 to 1 differ by at most 1, whatever little is known of them.
+        low, high = max(-1.0, low), min(1.0, high)
+        if not relative:
+            worse_low, worse_high = max(-1.0, worse_low), min(1.0, worse_high)
     return _Judgement(
         new=plain.new,
         old=plain.old,
         margin=margin,
         low=low,
         high=high,
-        worse_low=excess.value - null - radius(excess, rates.harm),
-        worse_high=excess.value - null + radius(excess, rates.soundness),
+        worse_low=worse_low - null,
+        worse_high=worse_high - null,
         harm=e_value(excess, null),
         soundness=e_value(_times(excess, -1.0), -null),
         clipped=plain.clipped,

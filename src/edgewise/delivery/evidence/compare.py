@@ -23,7 +23,7 @@ from typing import Final
 
 import msgspec
 
-from edgewise.delivery.evidence.mixture import Estimate
+from edgewise.delivery.evidence.mixture import RHO, Estimate
 from edgewise.delivery.evidence.units import Cell, Side, Sides
 
 
@@ -32,8 +32,9 @@ class CompareLimits(msgspec.Struct, frozen=True, kw_only=True):
     trusted before. A device counts as at most `weight_max` times the samples of the median device. With at least `outlier_cells_min`
     cells, a mean farther than `outlier_deviations` robust standard deviations from its side's median is taken to be just there. Until
     devices show how much they differ, they are taken to do so by `prior_spread` of the margin, which weighs as much as `prior_devices`
-    devices. `spread_caution` over the degrees of freedom is added to how much devices seem to differ, for few devices
-    often look more alike than they are."""
+    devices; but by at most `prior_points` (metrics from 0 to 1, in their unit) or `prior_share` of the root mean square of the old side's
+    samples (all others): a generous margin says nothing of how devices differ. `spread_caution` over the degrees of freedom is added to
+    how much devices seem to differ, for few devices often look more alike than they are."""
 
     samples_min: int = 20
     windows_min: int = 4
@@ -42,6 +43,8 @@ class CompareLimits(msgspec.Struct, frozen=True, kw_only=True):
     outlier_deviations: float = 6.0
     prior_spread: float = 0.1
     prior_devices: float = 8.0
+    prior_points: float = 0.02
+    prior_share: float = 0.05
     spread_caution: float = 2.0
 
 
@@ -87,8 +90,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def noise_of(cells: Iterable[Cell], *, unit_range: bool) -> Noise:
-    """Return the noise of a side's samples. `unit_range`: samples from 0 to 1, whose variance is regularised by half a success and half
-    a failure, so that a row without any failure is not taken for certainty."""
+    """Return the noise of a side's samples. `unit_range`: samples from 0 to 1, whose squares gain those of two failures, so that a row
+    without any failure is not taken for certainty (as in "add two successes and two failures", Agresti & Coull 1998)."""
     samples = windows = within = between = square_of_means = 0.0
     for cell in cells:
         own = cell.total * cell.total / cell.count
@@ -97,7 +100,7 @@ def noise_of(cells: Iterable[Cell], *, unit_range: bool) -> Noise:
         within += max(0.0, cell.squares - own)
         between += max(0.0, cell.between - own)
         square_of_means += own
-    prior = 0.5 if unit_range else 0.0
+    prior = _PSEUDO_FAILURES if unit_range else 0.0
     variance = (within + prior) / (samples + 1) if samples or prior else 0.0
     # Exactly equal values are still measured with some error; this also keeps what follows away from a division by 0.
     variance = max(variance, 1e-18 * square_of_means, 1e-300)
@@ -107,6 +110,8 @@ def noise_of(cells: Iterable[Cell], *, unit_range: bool) -> Noise:
 
 
 _DESIGN_PRIOR: Final = 2.0
+_PSEUDO_FAILURES: Final = 2.0
+"""Samples at the far end of the range that are added to the squares within."""
 
 
 def compare(sides: Sides, factor: float, margin: float, *, unit_range: bool, limits: CompareLimits = LIMITS) -> Comparison | None:
@@ -123,8 +128,10 @@ def compare(sides: Sides, factor: float, margin: float, *, unit_range: bool, lim
     strata, left_out = _strata(new, old, new_points, old_points, paired=sides.paired)
     if not strata:
         return None
-    scale = 0.5 * (new_noise.variance + factor * factor * old_noise.variance)
-    prior = limits.prior_spread * abs(margin)
+    # Information is counted in samples, of which RHO tell an effect of their deviation / sqrt(RHO). Samples that nearly equal one another
+    # make that far smaller than what devices differ by, and than anybody asks about, and ever smaller; so it is the margin at the least.
+    scale = max(0.5 * (new_noise.variance + factor * factor * old_noise.variance), RHO * margin * margin)
+    prior = prior_deviation(old, margin, unit_range=unit_range, limits=limits)
     groups: list[tuple[Group, ...]]
     if sides.paired:
         pairs = [_paired(one, other, factor) for one, other in strata]
@@ -148,6 +155,16 @@ def compare(sides: Sides, factor: float, margin: float, *, unit_range: bool, lim
         clipped=sum(new[key].devices for key in new_clipped) + sum(old[key].devices for key in old_clipped),
         left_out=left_out,
     )
+
+
+def prior_deviation(old: Mapping[str, Cell], margin: float, *, unit_range: bool, limits: CompareLimits = LIMITS) -> float:
+    """Return the standard deviation between devices that is assumed until they show it, in the unit of the metric."""
+    usual = limits.prior_spread * abs(margin)
+    if unit_range:
+        return min(usual, limits.prior_points)
+    size = math.sqrt(sum(cell.squares for cell in old.values()) / sum(cell.count for cell in old.values()))
+    # Where everything was 0 nothing says what is much.
+    return min(usual, limits.prior_share * size) if size else usual
 
 
 def _enough(side: Side, limits: CompareLimits) -> Mapping[str, Cell] | None:
