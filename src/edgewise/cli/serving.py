@@ -67,8 +67,9 @@ def run(asked: Asked) -> None:
         with _stopped(_started(asked, listener, control, said)) as process:
             _wait_until_ready(process, control, asked, said)
             _ask(control, "POST", "/activate")
-            _tell(asked, listener.getsockname(), _ask(control, "GET", f"/v2/models/{asked.name}"))
-            with contextlib.suppress(KeyboardInterrupt):
+            about = _ask(control, "GET", f"/v2/models/{asked.name}")
+            with contextlib.suppress(KeyboardInterrupt):  # which may come as soon as it was told how to send it
+                _tell(asked, listener.getsockname(), about)
                 _judge(process.wait(), asked, said)
                 return
             sys.stderr.write("stopping: what is under way is answered\n")

@@ -79,3 +79,13 @@ def test_errors_say_what_is_wrong_and_what_to_do(model, tmp_path):
     assert "--without-authentication" in _fails(str(model), "--host", "0.0.0.0", "--port", "0")
     assert "is no name" in _fails(str(model), "--name", "a/b")
     assert "there is no runtime 'tflow'" in _fails(str(model), "--runtime", "tflow", "--port", "0")
+
+
+def test_a_stop_that_comes_while_it_says_what_it_serves_is_a_stop(model):
+    early = (
+        "import os, signal\nfrom pathlib import Path\nfrom edgewise.cli import serving\n"
+        "serving._tell = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"serving.run(serving.Asked(path=Path({str(model)!r}), host='127.0.0.1', port=0, name='m', runtime='', threads=0))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", early], capture_output=True, text=True, timeout=100, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "stopping: what is under way is answered\n")
