@@ -97,9 +97,9 @@ def test_what_happened_without_a_control_plane_arrives_exactly_once(fleet, devic
     assert not prober.stop().dropped
     assert fleet.total("d", "parts") == 500
     device.stop()
+    assert counter.held() == 0  # what the model server said last of itself may still be there
     for name, lane in device.outbox().counts().items():
         assert lane.produced == lane.acknowledged + lane.held + lane.dropped, name
-        assert lane.held == 0 or name != "telemetry"
         # After the power cut nobody could know how many of the numbers set aside had been used: those of the lazy lane count as dropped.
         assert lane.dropped <= (16 if name == "telemetry" else 0), name
     device.start()
